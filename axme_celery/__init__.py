@@ -1,0 +1,1 @@
+"""Durable intents over the Celery you already run."""

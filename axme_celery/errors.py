@@ -1,0 +1,251 @@
+"""Every exception of the package: what happened, to what, and what to do next.
+
+Catch ``AxmeError``. Do not catch ``LegInterrupt``: it is how a leg leaves its
+task body (to wait, to be handed on, because it was canceled), and it is a
+``BaseException`` so that a task's own ``except Exception`` cannot swallow it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+
+class AxmeError(Exception):
+    """The one base to catch."""
+
+
+# -- refusals: what was asked for cannot be accepted, and nothing was stored --
+
+
+class BadInput(AxmeError, ValueError):
+    """An argument is refused; the message names it, the limit and the way out."""
+
+
+class BadSetting(BadInput):
+    """An ``axme_*`` setting is unknown or has a value that cannot work."""
+
+
+class NotJson(BadInput):
+    """A payload, result or answer cannot be kept as JSON."""
+
+
+class TooLarge(BadInput):
+    """A payload or result is over its limit.
+
+    Raise the limit named in the message, or store the data elsewhere and pass a reference.
+    """
+
+    def __init__(self, what: str, size_bytes: int, limit_bytes: int, setting: str) -> None:
+        super().__init__(
+            f"{what} is {size_bytes} bytes, over the limit of {limit_bytes}; "
+            f"raise {setting}, or keep the data elsewhere and pass a reference to it"
+        )
+        #: What was too large, in words that name it ("result of step 'fetch'").
+        self.what = what
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
+class UnsupportedWork(BadInput):
+    """``submit`` was given work it cannot carry; the message names the node and why."""
+
+
+class KeyConflict(AxmeError):
+    """The same submit key came with other work; the first intent is untouched."""
+
+    def __init__(self, key: str, intent_id: str) -> None:
+        super().__init__(
+            f"key {key!r} already belongs to intent {intent_id}, which was submitted with other work; "
+            f"use another key, or submit exactly the same work to get that intent back"
+        )
+        self.key = key
+        #: The intent that holds the key.
+        self.intent_id = intent_id
+
+
+class NotFound(AxmeError, LookupError):
+    """No such intent, leg, wait or dead letter in this ledger."""
+
+    def __init__(self, what: str, id: str) -> None:
+        super().__init__(f"no {what} {id} in this ledger; check the id, and that this process uses the same axme_ledger_url")
+        self.what = what
+        self.id = id
+
+
+class WaitClosed(AxmeError):
+    """An answer came for a wait that is no longer open. Nothing was changed."""
+
+    def __init__(self, wait_id: str, status: str, closed_at: datetime | None, closed_by: str | None) -> None:
+        who = f" by {closed_by}" if closed_by else ""
+        when = f" at {closed_at:%Y-%m-%d %H:%M:%S}Z" if closed_at else ""
+        super().__init__(f"wait {wait_id} was already {status.lower()}{who}{when}; nothing was changed")
+        #: The wait that was addressed.
+        self.wait_id = wait_id
+        #: ANSWERED, EXPIRED or CANCELED: how it closed first.
+        self.status = status
+        #: When it closed, UTC. The late approver is shown this.
+        self.closed_at = closed_at
+        #: Who closed it, where a person or program did.
+        self.closed_by = closed_by
+
+
+class NotAllowed(AxmeError):
+    """This person may not give this answer (asked for it, has voted, is in ``not_by``)."""
+
+
+class IntentEnded(AxmeError):
+    """The intent is already in a final state, which never changes."""
+
+    def __init__(self, intent_id: str, status: str, ended_at: datetime | None) -> None:
+        when = f" at {ended_at:%Y-%m-%d %H:%M:%S}Z" if ended_at else ""
+        super().__init__(f"intent {intent_id} ended {status}{when}; an ended intent never changes")
+        self.intent_id = intent_id
+        self.status = status
+        self.ended_at = ended_at
+
+
+class OutsideIntent(AxmeError):
+    """A wait or ``current_intent`` was used where no intent's leg is running."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} works only inside a leg of an intent; "
+            f"call the task with .delay() of an @axme.task, or axme.submit(...), and let a worker run it"
+        )
+
+
+# -- how an intent can end, raised by Intent.wait() and inside a parent's leg --
+
+
+class IntentNotCompleted(AxmeError):
+    """The intent ended without a result."""
+
+    def __init__(self, intent_id: str, code: str, message: str) -> None:
+        super().__init__(f"intent {intent_id}: {message} [{code}]")
+        self.intent_id = intent_id
+        #: Short machine-readable cause: an exception's class name, "worker_lost", "wait_timeout", "rejected", ...
+        self.code = code
+        #: The cause in words.
+        self.message = message
+
+
+class IntentFailed(IntentNotCompleted):
+    """It failed; ``code`` says why."""
+
+
+class IntentCanceled(IntentNotCompleted):
+    """Somebody canceled it."""
+
+
+class IntentTimedOut(IntentNotCompleted):
+    """Its deadline passed."""
+
+
+# -- raised inside a task's code, which may handle them --
+
+
+class WaitTimedOut(AxmeError):
+    """A wait's timeout passed with no answer and ``on_timeout="fail"``."""
+
+    #: An intent that ends by this fails with this code.
+    code = "wait_timeout"
+
+    def __init__(self, wait_id: str, title: str, timeout_at: datetime | None) -> None:
+        when = f" by {timeout_at:%Y-%m-%d %H:%M:%S}Z" if timeout_at else ""
+        super().__init__(f"nobody answered {title!r}{when} (wait {wait_id})")
+        self.wait_id = wait_id
+
+
+class ToolFailed(AxmeError):
+    """The tool reported that its job failed."""
+
+    code = "tool_failed"
+
+    def __init__(self, tool: str, job_id: str, error: Any) -> None:
+        super().__init__(f"{tool} job {job_id} failed: {error}")
+        self.tool = tool
+        self.job_id = job_id
+        #: What the tool reported, as it reported it.
+        self.error = error
+
+
+class AgentFailed(AxmeError):
+    """The intent an agent was given did not complete."""
+
+    code = "agent_failed"
+
+    def __init__(self, intent_id: str, error: Any) -> None:
+        super().__init__(f"agent's intent {intent_id} did not complete: {error}")
+        self.intent_id = intent_id
+        self.error = error
+
+
+class StepInterrupted(AxmeError):
+    """An ``at_most_once`` step was started in an earlier run and its end is unknown.
+
+    It is not run again. Look at the outside system, then carry on or fail.
+    """
+
+    code = "step_interrupted"
+
+    def __init__(self, name: str, nth: int, run: int) -> None:
+        super().__init__(
+            f"step {name!r} (call {nth}) was started in run {run} and its outcome is unknown; "
+            f"it is at_most_once and is not run again: check the outside system, then handle StepInterrupted"
+        )
+        self.name = name
+        self.nth = nth
+        self.run = run
+
+
+class StepFailed(AxmeError):
+    """A step's result could not be recorded; recorded as failed, so it does not run again."""
+
+    code = "step_failed"
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"step {name!r}: {message}")
+        self.name = name
+
+
+# -- stores --
+
+
+class LedgerUnavailable(AxmeError):
+    """The ledger's database cannot be reached, or refused the write. Nothing half-done: try again."""
+
+
+class LedgerNotMigrated(LedgerUnavailable):
+    """The ledger's tables are missing or of another version: run ``axme-celery migrate``."""
+
+
+class TrackerUnavailable(AxmeError):
+    """The tracker (Redis) cannot be reached. Nothing is lost; the ledger is the truth."""
+
+
+class StaleChange(AxmeError):
+    """What a change was decided on no longer holds. The verb loads and decides again."""
+
+
+# -- interrupts: how a leg leaves its body --
+
+
+class LegInterrupt(BaseException):
+    """Carries a leg out of its task body. Let it pass: if you see it, a bare ``except`` caught too much."""
+
+
+class Suspended(LegInterrupt):
+    """The leg now waits; it will be called again when the wait has closed."""
+
+
+class LeaseLost(LegInterrupt):
+    """Another run of this leg has taken over, or the intent has ended; this run may record nothing."""
+
+
+class HandedBack(LegInterrupt):
+    """The worker is stopping; the leg goes back to the queue and continues elsewhere. Not an attempt."""
+
+
+class Drifted(LegInterrupt):
+    """The code changed under a waiting intent; the leg is parked before anything new happened."""
