@@ -61,7 +61,7 @@ def test_a_duration_that_makes_no_sense_is_refused_by_name_with_examples(nonsens
 
 def test_a_number_written_as_text_is_refused_with_the_two_ways_out():
     """Text without a unit could be minutes: ask."""
-    with pytest.raises(BadInput, match='timeout is \'15\', which is no duration; did you mean 15 or "15s"\\?'):
+    with pytest.raises(BadInput, match="timeout is '15', which is no duration; did you mean 15 or \"15s\"\\?"):
         seconds("15", "timeout")
 
 
