@@ -114,8 +114,8 @@ def _ledger_url(value: Any, key: str) -> str:
         scheme = "postgresql+psycopg"
     if not found or scheme not in ("postgresql+psycopg", "sqlite", "sqlite+pysqlite"):
         raise BadSetting(
-            f"{key} begins with {scheme[:30]!r}; the ledger is kept in PostgreSQL (postgresql+psycopg://user@host/name) "
-            f"or SQLite (sqlite:///path.db)"
+            f"{key} begins with {scheme[:30] + '://' if found else 'no scheme'!r}; the ledger is kept in PostgreSQL "
+            f"(postgresql+psycopg://user@host/name) or SQLite (sqlite:///path.db)"
         )
     return f"{scheme}://{rest}"
 
@@ -161,7 +161,7 @@ def _contacts(value: Any, key: str) -> dict[str, str | None]:
     if not isinstance(value, Mapping):
         raise _refuse(key, value, "a mapping of assignee to e-mail address, or to None for no mail")
     for who, address in value.items():
-        if not isinstance(who, str) or not (address is None or isinstance(address, str) and "@" in address):
+        if not isinstance(who, str) or not (address is None or (isinstance(address, str) and "@" in address)):
             raise _refuse(f"{key}[{who!r}]", address, "an e-mail address, or None for no mail")
     return dict(value)
 

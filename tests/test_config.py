@@ -42,7 +42,7 @@ def test_every_default_passes_its_own_check():
 
 def test_a_unit_is_told_for_every_number():
     """Nobody should have to guess seconds or bytes."""
-    for key, default, doc in Settings.documented():
+    for key, _, doc in Settings.documented():
         if key.endswith("_seconds"):
             assert "seconds" in doc.lower(), key
         if key.endswith("_bytes"):
@@ -245,8 +245,11 @@ def test_settings_are_kept_in_their_plain_forms():
         ({"axme_tasks": 5}, "axme_tasks is 5; it must be a list of task name patterns"),
         ({"axme_tasks": ["a", ""]}, "axme_tasks is ['a', '']; it must be a list"),
         ({"axme_notifiers": {"log": 1}}, "axme_notifiers is {'log': 1}; it must be a list"),
-        ({"axme_ledger_url": "mysql://h/db"}, "axme_ledger_url begins with 'mysql'; the ledger is kept in PostgreSQL"),
-        ({"axme_ledger_url": "axme.db"}, "axme_ledger_url begins with 'axme.db'"),
+        (
+            {"axme_ledger_url": "mysql://h/db"},
+            "axme_ledger_url begins with 'mysql://'; the ledger is kept in PostgreSQL",
+        ),
+        ({"axme_ledger_url": "axme.db"}, "axme_ledger_url begins with 'no scheme'"),
         ({"axme_ledger_url": 5}, "axme_ledger_url is int; it must be text"),
         ({"axme_redis_url": "amqp://rabbit"}, "axme_redis_url begins with 'amqp'; it must be redis://"),
         ({"axme_redis_url": "localhost:6379"}, "axme_redis_url begins with 'localhost'"),
