@@ -59,7 +59,7 @@ def _lasts(least: float = 0.0, most: float = 36525 * 86400.0) -> _Check:
 def _count(least: int, most: int, unit: str) -> _Check:
     def check(value: Any, key: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise _refuse(key, value, f"a whole number of {unit} from {least} to {most}")
+            raise _refuse(key, value, f"a whole number from {least} to {most} ({unit})")
         return value
 
     return check
@@ -219,7 +219,7 @@ class Settings:
     email_host: str | None = _setting(
         None, _optional(_text), doc='SMTP server of the "email" notifier.')
     email_port: int = _setting(
-        587, _count(1, 65535, "the port"), doc="SMTP port. On 465 TLS begins at once.")
+        587, _count(1, 65535, "port"), doc="SMTP port. On 465 TLS begins at once.")
     email_from: str | None = _setting(
         None, _optional(_text), doc='Sender of notices, like "Intents <intents@example.com>".')
     email_username: str | None = _setting(
