@@ -26,7 +26,7 @@ from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any, TypeVar, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis import BlockingConnectionPool, Redis
 from redis.backoff import NoBackoff
@@ -48,7 +48,6 @@ _SEQ_SECONDS = 60
 _CLIENT_OPTIONS: dict[str, Any] = {
     "socket_connect_timeout": 2.0,
     "socket_timeout": 2.0,
-    "socket_keepalive": True,
     "health_check_interval": 15,
     # A process waits for a free connection rather than open ever more of them to a Redis that is slow.
     "max_connections": 50,
@@ -82,16 +81,17 @@ class RedisTracker:
     ) -> None:
         self._prefix = f"axme:{{{namespace}}}:"
         self._clock = clock
-        self._url = _client_url(url)
-        self._options = {
-            **_CLIENT_OPTIONS,
-            # One more try where a connection was cut, at once; none where Redis is silent.
-            "retry": Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
-            **(client_options or {}),
-            "decode_responses": True,
-            "protocol": 2,
-        }
         try:
+            self._url = _client_url(url)
+            self._options = {
+                **_CLIENT_OPTIONS,
+                **({} if self._url.startswith("unix:") else {"socket_keepalive": True}),
+                # One more try where a connection was cut, at once; none where Redis is silent.
+                "retry": Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+                **(client_options or {}),
+                "decode_responses": True,
+                "protocol": 2,
+            }
             self._own = _Connections(self._url, self._options)
             # Not connected: it only shows that these options are known.
             sample = self._own.pool.connection_class(**self._own.pool.connection_kwargs)
@@ -101,7 +101,8 @@ class RedisTracker:
                 f"give redis://host:port/db, rediss:// for TLS, or unix:///path, "
                 f"or None to keep the tracker in the ledger's database"
             ) from error
-        self._where = "/".join(str(part) for _, part in sample.repr_pieces() if part is not None)
+        pieces = dict(sample.repr_pieces())
+        self._where = f"{pieces.get('path') or '{host}:{port}'.format(**pieces)}/{pieces['db']}"
 
     # -- leases --
 
@@ -354,18 +355,16 @@ def _timer(member: str, due: str) -> Timer:
 def _client_url(url: str) -> str:
     """A Redis URL as Celery writes it, as redis-py reads it."""
     parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
-    scheme = parts.scheme
+    scheme, query = parts.scheme, dict(parse_qsl(parts.query))
     if scheme == "redis+socket":
         scheme = "unix"
         if "virtual_host" in query:
             query["db"] = query.pop("virtual_host").strip("/") or "0"
     if "ssl_cert_reqs" in query:
         query["ssl_cert_reqs"] = query["ssl_cert_reqs"].removeprefix("CERT_").lower()
-    return urlunsplit((scheme, parts.netloc, parts.path, urlencode(query), ""))
+    return f"{scheme}://{parts.netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")
 
 
 def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+    scheme, _, rest = url.partition("?")[0].rpartition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]

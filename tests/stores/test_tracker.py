@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 import uuid
@@ -9,19 +10,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Engine, MetaData, create_engine, inspect, text
+from sqlalchemy import Engine, MetaData, create_engine
 
-from axme_celery.errors import LedgerUnavailable, TrackerUnavailable
 from axme_celery.tracker import Lease, Timer, open_tracker
 from axme_celery.tracker.clock import to_microseconds, to_moment
 from axme_celery.tracker.redis import RedisTracker
 from axme_celery.tracker.sql import SqlTracker
 from axme_celery.tracker.tables import tracker_tables
 
-from .conftest import MovedClock, RedisServer, sqlite_engine
+from .conftest import MovedClock, sqlite_engine
 
 Tracker = RedisTracker | SqlTracker
 
@@ -354,6 +353,52 @@ def test_a_hundred_thousand_timers_are_taken_in_bites_that_stay_small(
         )
     assert [timer for bite in taken for timer in bite] == due[::-1]
     assert tracker.take(clock.now, 300, 500) == []
+
+
+def test_any_order_of_doings_gives_what_the_words_say(open_one: Callable[..., Tracker], clock: MovedClock) -> None:
+    """A thousand random calls, moments and clock moves against a model of a few lines."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    tracker = open_one(clock)
+    due: dict[tuple[str, str], datetime] = {}
+    hidden_until: dict[tuple[str, str], datetime] = {}
+    ends: dict[Lease, datetime] = {}
+
+    for _ in range(1000):
+        some = [("wait", str(dice.randrange(12))) for _ in range(dice.randrange(1, 4))]
+        leases = [Lease(dice.choice("abcdef"), dice.randrange(1, 3)) for _ in range(dice.randrange(1, 4))]
+        term = dice.randrange(1, 40)
+        match dice.randrange(9):
+            case 0 | 1:
+                moments = {key: clock.now + timedelta(seconds=dice.uniform(-20, 60)) for key in some}
+                tracker.schedule([Timer(*key, moment) for key, moment in moments.items()])
+                due.update(moments)
+                for key in some:
+                    hidden_until.pop(key, None)
+            case 2:
+                tracker.unschedule(some)
+                for key in some:
+                    due.pop(key, None)
+                    hidden_until.pop(key, None)
+            case 3 | 4:
+                until = clock.now + timedelta(seconds=dice.uniform(-5, 5))
+                seen = [key for key in due if hidden_until.get(key, clock.now) <= clock.now]
+                expected = sorted((due[key], *key) for key in seen if due[key] <= until)
+                assert tracker.take(until, term, 100) == [Timer(kind, id, at) for at, kind, id in expected]
+                hidden_until.update({(kind, id): clock.now + timedelta(seconds=term) for _, kind, id in expected})
+            case 5:
+                tracker.hold(leases, term)
+                ends.update(dict.fromkeys(leases, clock.now + timedelta(seconds=term)))
+            case 6:
+                tracker.seed(leases, term)
+                ends = {**dict.fromkeys(leases, clock.now + timedelta(seconds=term)), **ends}
+            case 7:
+                tracker.release(leases)
+                ends = {lease: end for lease, end in ends.items() if lease not in leases}
+            case 8:
+                clock.pass_seconds(dice.uniform(0, 15))
+        assert set(tracker.lapsed(100)) == {lease for lease, end in ends.items() if end <= clock.now}
 
 
 # -- live notices --
