@@ -44,7 +44,10 @@ class PrivatePostgres(PrivateServer):
     def database_url(self, database: str) -> str:
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
 
-    def command(self) -> list[str]:
+    def find_program(self) -> Path:
+        return _postgres_for_us()
+
+    def arguments(self) -> list[str]:
         config = {
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",
@@ -53,7 +56,7 @@ class PrivatePostgres(PrivateServer):
             "fsync": "on" if self.fsync else "off",
         }
         options = [word for key, value in {**config, **self.config}.items() for word in ("-c", f"{key}={value}")]
-        return [str(_postgres_for_us()), "-D", str(self.data), *options]
+        return ["-D", str(self.data), *options]
 
     def answers(self) -> bool:
         with contextlib.suppress(psycopg.OperationalError), psycopg.connect(libpq_url(self.url), connect_timeout=2):

@@ -69,21 +69,27 @@ class PrivateServer:
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
 
     def __init__(self, config: Mapping[str, str] | None = None) -> None:
+        self.program = self.find_program()
         self.config = dict(config or {})
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix=f"axme-test-{self.name}-", dir=folder_for_servers()))
         self.owner = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
+        _open.add(self)
 
     # what each kind of server says about itself
+
+    def find_program(self) -> Path:
+        """The program to start. Raises MissingService."""
+        raise NotImplementedError
 
     @property
     def url(self) -> str:
         raise NotImplementedError
 
-    def command(self) -> list[str]:
-        """The program and its arguments."""
-        raise NotImplementedError
+    def arguments(self) -> list[str]:
+        """What the program is told."""
+        return []
 
     def answers(self) -> bool:
         """Whether it takes work now."""
@@ -115,11 +121,11 @@ class PrivateServer:
             if self.pid is None:
                 # What a killed server left behind (a port, shared memory) can take a moment to go: try again.
                 if elapsed_seconds > RETRY_SECONDS:
-                    raise ServerDidNotStart(f"{self.command()} did not start; the end of {self.log}:\n{self.log_end()}")
+                    raise ServerDidNotStart(f"{self.program} did not start; the end of {self.log}:\n{self.log_end()}")
                 self._spawn()
             elif elapsed_seconds > START_SECONDS:
                 self.kill()
-                raise ServerDidNotStart(f"{self.command()} did not answer within {START_SECONDS} s:\n{self.log_end()}")
+                raise ServerDidNotStart(f"{self.program} did not answer within {START_SECONDS} s:\n{self.log_end()}")
             time.sleep(0.02)
         return self
 
@@ -183,7 +189,7 @@ class PrivateServer:
     def _spawn(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.command(),
+                [str(self.program), *self.arguments()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -192,7 +198,6 @@ class PrivateServer:
                 start_new_session=True,
                 **as_user(self.user()),
             )
-        _open.add(self)
         janitor.promise_server(self._process.pid, self.stop_signal, self.folder)
 
     def _ready(self) -> bool:

@@ -56,6 +56,13 @@ def rabbitmq_program() -> Path:
     )
 
 
+def port_mapper_program() -> Path:
+    """Erlang's epmd, which RabbitMQ needs and which is installed with it. Raises MissingService."""
+    for path in _installed("epmd", "/usr/lib/erlang/erts-*/bin", "/usr/lib/erlang/bin", "/opt/homebrew/opt/erlang/bin"):
+        return path
+    raise MissingService("RabbitMQ is installed, but Erlang's epmd was not found on PATH: install erlang-base")
+
+
 def _installed(program: str, *folders: str) -> Iterator[Path]:
     """A program on PATH, then in the folders of these patterns, the newest version first."""
     if os.environ.get("AXME_TEST_IGNORE_INSTALLED"):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
-import shutil
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 from .process import PrivateServer, free_port
-from .programs import rabbitmq_program
+from .programs import port_mapper_program, rabbitmq_program
 
 
 class PrivateRabbitmq(PrivateServer):
@@ -20,15 +19,15 @@ class PrivateRabbitmq(PrivateServer):
 
     def __init__(self, config: Mapping[str, str] | None = None) -> None:
         super().__init__(config)
-        self._mapper = _PortMapper()
+        self.mapper = _PortMapper()
         self._distribution_port = free_port()
 
     @property
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
-    def command(self) -> list[str]:
-        return [str(rabbitmq_program())]
+    def find_program(self) -> Path:
+        return rabbitmq_program()
 
     def environment(self) -> dict[str, str]:
         folder = self.folder
@@ -36,7 +35,7 @@ class PrivateRabbitmq(PrivateServer):
         ours = {
             "HOME": str(folder),
             "RUNNING_UNDER_SYSTEMD": "true",  # the script then becomes the server, so that its pid is the server's
-            "ERL_EPMD_PORT": str(self._mapper.port),
+            "ERL_EPMD_PORT": str(self.mapper.port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": f"axme{self.port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
@@ -62,12 +61,12 @@ class PrivateRabbitmq(PrivateServer):
         return False
 
     def _spawn(self) -> None:
-        self._mapper.start()
+        self.mapper.start()
         super()._spawn()
 
     def close(self) -> None:
         super().close()
-        self._mapper.close()
+        self.mapper.close()
 
 
 class _PortMapper(PrivateServer):
@@ -75,9 +74,11 @@ class _PortMapper(PrivateServer):
 
     name = "epmd"
 
-    def command(self) -> list[str]:
-        program = shutil.which("epmd") or next(iter(sorted(glob.glob("/usr/lib/erlang/erts-*/bin/epmd"))), "epmd")
-        return [program, "-port", str(self.port), "-address", "127.0.0.1"]
+    def find_program(self) -> Path:
+        return port_mapper_program()
+
+    def arguments(self) -> list[str]:
+        return ["-port", str(self.port), "-address", "127.0.0.1"]
 
     def answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from pathlib import Path
 
 from .process import PrivateServer
 from .programs import redis_program
@@ -21,10 +22,12 @@ class PrivateRedis(PrivateServer):
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def command(self) -> list[str]:
+    def find_program(self) -> Path:
+        return redis_program()
+
+    def arguments(self) -> list[str]:
         config = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": "", "appendonly": "no"}
-        options = [word for key, value in {**config, **self.config}.items() for word in (f"--{key}", value)]
-        return [str(redis_program()), *options]
+        return [word for key, value in {**config, **self.config}.items() for word in (f"--{key}", value)]
 
     def answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as wire:
