@@ -114,8 +114,9 @@ _PAIRS = (("d", "h", 86400, 3600), ("h", "m", 3600, 60), ("m", "s", 60, 1))
 def _parse(text: str, what: str) -> float:
     match = _TEXT.fullmatch(text.strip()) if len(text) <= 64 else None
     if match is None or not any(match.groups()):
-        hint = f'; did you mean {text.strip()} or "{text.strip()}s"?' if re.fullmatch(r"\s*[0-9.]{1,20}\s*", text) else ""
-        raise BadInput(f"{what} is {_shown(text)}, which is no duration{hint or '; ' + _EXAMPLES}")
+        bare = text.strip()
+        out = f'did you mean {bare} or "{bare}s"?' if re.fullmatch("[0-9.]{1,20}", bare) else _EXAMPLES
+        raise BadInput(f"{what} is {_shown(text)}, which is no duration; {out}")
     parts = zip(match.groups(), _UNIT_SECONDS.values(), strict=True)
     return math.fsum(float(number) * unit for number, unit in parts if number)
 

@@ -206,6 +206,8 @@ class Wait:
     name: str
     nth: int
     position: int
+    #: The run that opened it.
+    run: int
     kind: WaitKind
     status: WaitStatus = WaitStatus.OPEN
     #: One line for people: the question, the tool's job, the moment.
@@ -336,6 +338,31 @@ class Change:
     outbox: tuple[Delivery, ...] = ()
     early: tuple[EarlyAnswer, ...] = ()
     dead: tuple[DeadLetter, ...] = ()
+    #: A dead letter closed by this: (id, state, replayed_as, closed_by).
+    closes: tuple[tuple[str, str, str | None, str | None], ...] = ()
+    #: False where losing the write in a database crash harms nothing: the commit need not wait for the disk.
+    durable: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What is to be done, as a door read it from a Celery signature."""
+
+    task: str
+    #: The signature as a JSON-able dict, with its task id and options.
+    signature: JsonDict
+    leg_id: str
+    #: JSON text of {"task", "args", "kwargs"}: the intent's payload unless another is given.
+    payload: str
+    #: Tells this work from any other.
+    work_hash: str
+    #: Not before this moment (countdown, eta).
+    start_at: datetime | None = None
+    deadline_seconds: float | None = None
+    max_attempts: int = 5
+    on_drift: str = "park"
+    #: The intent's type: the task's name unless the task says otherwise.
+    type: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,12 +43,47 @@ def test_a_duration_means_the_same_in_every_way_of_writing_it(written, meant):
 @pytest.mark.parametrize(
     "nonsense",
     [
-        -1, -0.001, timedelta(seconds=-1), "-5s", float("nan"), float("inf"), float("-inf"), True, False, None, "", "  ",
-        "soon", "5", "5 5s", "1y", "15M", "1d1d", "1h1d", "s", "ms", "1e3s", "1,5h", "٣s", ".5s", "5.s", [], {}, b"5s",
-        Decimal("1"), 10**400, -(10**400), pytest.param(10**5000, id="huge"), LONGEST_SECONDS + 1, "36526d", "9" * 60 + "d", "1s" * 1000,
-        timedelta.max, date(2026, 1, 1),
+        -1,
+        -0.001,
+        timedelta(seconds=-1),
+        "-5s",
+        float("nan"),
+        float("inf"),
+        float("-inf"),
+        True,
+        False,
+        None,
+        "",
+        "  ",
+        "soon",
+        "5",
+        "5 5s",
+        "1y",
+        "15M",
+        "1d1d",
+        "1h1d",
+        "s",
+        "ms",
+        "1e3s",
+        "1,5h",
+        "٣s",
+        ".5s",
+        "5.s",
+        [],
+        {},
+        b"5s",
+        Decimal("1"),
+        10**400,
+        -(10**400),
+        pytest.param(10**5000, id="huge"),
+        LONGEST_SECONDS + 1,
+        "36526d",
+        "9" * 60 + "d",
+        "1s" * 1000,
+        timedelta.max,
+        date(2026, 1, 1),
     ],
-)  # fmt: skip
+)
 def test_a_duration_that_makes_no_sense_is_refused_by_name_with_examples(nonsense):
     """The refusal names the argument and shows how to write one, however long the nonsense is."""
     with pytest.raises(BadInput) as refused:
@@ -61,7 +96,7 @@ def test_a_duration_that_makes_no_sense_is_refused_by_name_with_examples(nonsens
 
 def test_a_number_written_as_text_is_refused_with_the_two_ways_out():
     """Text without a unit could be minutes: ask."""
-    with pytest.raises(BadInput, match='timeout is \'15\', which is no duration; did you mean 15 or "15s"\\?'):
+    with pytest.raises(BadInput, match="timeout is '15', which is no duration; did you mean 15 or \"15s\"\\?"):
         seconds("15", "timeout")
 
 
@@ -78,10 +113,22 @@ def test_words_are_short_and_read_back_to_within_their_smaller_unit(value):
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (0, "0s"), (0.0001, "0s"), (0.25, "250ms"), (0.9996, "1s"), (1, "1s"), (59.4, "59s"), (59.7, "1m"), (200, "3m 20s"),
-        (3599.9, "1h"), (3660, "1h 1m"), (86399, "1d"), (187200, "2d 4h"), (604800, "7d"), (-90, "-1m 30s"),
+        (0, "0s"),
+        (0.0001, "0s"),
+        (0.25, "250ms"),
+        (0.9996, "1s"),
+        (1, "1s"),
+        (59.4, "59s"),
+        (59.7, "1m"),
+        (200, "3m 20s"),
+        (3599.9, "1h"),
+        (3660, "1h 1m"),
+        (86399, "1d"),
+        (187200, "2d 4h"),
+        (604800, "7d"),
+        (-90, "-1m 30s"),
     ],
-)  # fmt: skip
+)
 def test_words_round_instead_of_showing_sixty_of_a_unit(value, shown):
     """59.7 s is a minute, not 60 s."""
     assert words(value) == shown
