@@ -441,7 +441,7 @@ def answer(
     _must_be_open(wait)
     if wait.kind is WaitKind.HUMAN:
         if by in wait.request.get("not_by", ()):
-            raise NotAllowed(f"{by} may not answer wait {wait.id}: it was asked for by, or excludes, {by}")
+            raise NotAllowed(f"{by} may not answer wait {wait.id}: its not_by excludes them; someone else must")
         if any(vote["by"] == by for vote in wait.votes):
             raise NotAllowed(f"{by} has already answered wait {wait.id}; it needs other people")
         vote = _present(by=by, outcome=outcome, comment=comment, at=_text(on.now))
@@ -580,14 +580,7 @@ def _end_all(
     outbox = _tell_parent(story.intent, on)
     state = "REVOKED" if event == "intent.canceled" else "FAILURE"
     outbox += [_result_delivery(leg, state, error, on.now, on) for leg in open_legs]
-    outbox += [
-        Delivery(
-            id=on.new_id(), kind=DeliveryKind.CANCEL, intent_id=intent.id, next_at=on.now,
-            body={"intent_id": w.job_id, "reason": f"its parent intent {intent.id} ended", "by": by},
-        )
-        for w in open_waits
-        if w.kind is WaitKind.AGENT and w.job_id
-    ]  # fmt: skip
+    outbox += _cancel_children(open_waits, by, on)
     return story.change(
         legs=tuple(
             (leg, replace(leg, status=LegStatus.CANCELED, ended_at=on.now, due_at=None, error=error)) for leg in open_legs
@@ -629,7 +622,8 @@ def _expire(record: WaitRecord, cause: str, on: Occasion) -> Change:
     on_timeout = record.wait.request.get("on_timeout", "fail")
     outcome = cause if on_timeout == "fail" else on_timeout
     closed = _closed(record.wait, WaitStatus.EXPIRED, on.now, outcome=outcome, answered_by="clock")
-    return _resume(record, closed, at=on.now, on=on)
+    change = _resume(record, closed, at=on.now, on=on)
+    return replace(change, outbox=(*change.outbox, *_cancel_children([record.wait], "clock", on)))
 
 
 def _closed(
@@ -669,6 +663,18 @@ def _tell_parent(intent: Intent, on: Occasion) -> list[Delivery]:
         return []
     body = {"wait_id": intent.parent_wait_id}
     return [Delivery(id=on.new_id(), kind=DeliveryKind.COMPLETION, intent_id=intent.id, body=body, next_at=on.now)]
+
+
+def _cancel_children(waits: Sequence[Wait], by: str | None, on: Occasion) -> list[Delivery]:
+    """Nobody waits for these child intents any more."""
+    return [
+        Delivery(
+            id=on.new_id(), kind=DeliveryKind.CANCEL, intent_id=w.intent_id, next_at=on.now,
+            body=_present(intent_id=w.job_id, reason=f"intent {w.intent_id} waits for it no longer", by=by),
+        )
+        for w in waits
+        if w.kind is WaitKind.AGENT and w.job_id
+    ]  # fmt: skip
 
 
 def _result_delivery(leg: Leg, state: str, error: JsonDict, at: datetime, on: Occasion) -> Delivery:

@@ -20,6 +20,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from . import lifecycle
+from .answer import match_early
 from .beats import carry_out, occasion
 from .durations import Duration, moment, seconds
 from .errors import (
@@ -313,8 +314,6 @@ def _wait(
         raise LeaseLost(f"{title!r} could not be waited for: {away}") from away
     if kind is WaitKind.TOOL:
         # An answer may have come early. Whoever of it and this wait was committed second sees the other.
-        from .answer import match_early
-
         assert tool is not None and job_id is not None
         match_early(rt, tool, job_id)
     raise Suspended(f"leg {leg.leg.id} waits: {title}")
