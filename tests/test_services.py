@@ -155,19 +155,21 @@ def test_what_a_killed_test_process_left_is_put_back():
     """kill -9 of the tests: servers, folders and databases go all the same."""
     code = """
 import os, signal
-from tests.servers import PrivateRedis, create_database
+from tests.servers import PrivatePostgres, PrivateRedis, create_database
 from tests.services import postgres
-server = PrivateRedis().start()
-print(server.pid, server.folder, create_database(postgres()), flush=True)
+redis, own = PrivateRedis().start(), PrivatePostgres().start()
+print(redis.pid, redis.folder, own.pid, own.folder, create_database(postgres()), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     ended = run(code, AXME_TEST_POSTGRES_URL=services.postgres())
     assert ended.returncode == -signal.SIGKILL, ended.stderr
-    pid, folder, url = ended.stdout.split()
+    redis_pid, redis_folder, postgres_pid, postgres_folder, url = ended.stdout.split()
 
     name = url.rpartition("/")[2]
-    assert soon(lambda: not psutil.pid_exists(int(pid)))
-    assert soon(lambda: not Path(folder).exists())
+    for pid in (redis_pid, postgres_pid):
+        assert soon(lambda pid=pid: not psutil.pid_exists(int(pid)))
+    for folder in (redis_folder, postgres_folder):
+        assert soon(lambda folder=folder: not Path(folder).exists())
     assert soon(lambda: rows(services.postgres(), f"SELECT 1 FROM pg_database WHERE datname = '{name}'") == [])
 
 

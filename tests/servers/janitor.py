@@ -1,4 +1,4 @@
-"""Undoes what a test process leaves behind when it is killed: servers, their folders, databases.
+"""Undoes what a test process leaves behind, also when it is killed: servers, folders, databases.
 
 Each test process starts one, as a program of its own, and writes to its input
 what it takes (``promise``) and what it has put back itself (``release``). The
@@ -25,6 +25,11 @@ PATIENCE_SECONDS = 10
 def promise_server(pid: int, stop_signal: int, folder: Path) -> None:
     """Stop this process and remove its folder, unless released before."""
     _tell({"key": str(pid), "pid": pid, "signal": stop_signal, "folder": str(folder)})
+
+
+def promise_folder(folder: Path) -> None:
+    """Remove this folder."""
+    _tell({"key": str(folder), "folder": str(folder)})
 
 
 def promise_database(server_url: str, name: str) -> None:
@@ -67,6 +72,9 @@ def main() -> None:
             with contextlib.suppress(Exception):
                 _drop(order["server"], order["database"])
     _stop([order for order in left.values() if "pid" in order])
+    for order in left.values():
+        if "folder" in order:
+            shutil.rmtree(order["folder"], ignore_errors=True)
 
 
 def _stop(servers: list[dict[str, Any]]) -> None:
@@ -78,7 +86,6 @@ def _stop(servers: list[dict[str, Any]]) -> None:
         time.sleep(0.05)
     for server in servers:
         _signal(server["pid"], signal.SIGKILL)
-        shutil.rmtree(server["folder"], ignore_errors=True)
 
 
 def _signal(pid: int, number: int) -> bool:

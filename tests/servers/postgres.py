@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import os
@@ -129,16 +128,10 @@ def _give_to(uid: int | None, folder: Path) -> None:
 
 @functools.cache
 def _scratch() -> Path:
-    """A folder of this process, removed at its end."""
+    """A folder of this test process, removed after its end."""
     folder = Path(tempfile.mkdtemp(prefix="axme-test-postgres-", dir=folder_for_servers()))
+    janitor.promise_folder(folder)
     _give_to(_unprivileged(), folder)
-    owner = os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == owner:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
     return folder
 
 
