@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from ..errors import AxmeError, BadInput
 from .home import DemoHome
@@ -151,7 +153,10 @@ def _redis_configuration(home: DemoHome, port: int, password: str) -> str:
 
 def _answers(port: int, password: str, crew: Crew) -> bool:
     """Whether our Redis answers within START_SECONDS; with its own password, so no stranger on the port is believed."""
-    client = redis.Redis(host="127.0.0.1", port=port, password=password, socket_timeout=1)
+    # No retries of the client's own: whoever else has the port may never answer.
+    client = redis.Redis(
+        host="127.0.0.1", port=port, password=password, socket_timeout=1, retry=Retry(NoBackoff(), retries=0)
+    )
     give_up_at = time.monotonic() + START_SECONDS
     try:
         while time.monotonic() < give_up_at and crew.is_running("redis"):

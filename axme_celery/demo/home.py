@@ -34,6 +34,17 @@ class DemoConfig:
     source_url: str | None = None
     query: str | None = None
 
+    def celery_settings(self) -> dict[str, Any]:
+        """What of this is Celery's own configuration. All else of Celery stays at its defaults: early ack, prefetch of 4."""
+        return {
+            "broker_url": self.broker_url,
+            "broker_transport_options": self.broker_transport_options,
+            "broker_connection_retry_on_startup": True,
+            "result_backend": self.result_backend,
+            "result_expires": 3600,
+            "task_default_queue": self.queue,
+        }
+
 
 class DemoHome:
     """Where things are, below one folder. Makes nothing until asked."""

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 #: How long a process may take to end after SIGTERM before it is killed.
-STOP_SECONDS = 8.0
+STOP_SECONDS = 4.0
 
 
 class Crew:
@@ -72,6 +72,10 @@ class Crew:
     def is_running(self, name: str) -> bool:
         """Whether a process started here still runs."""
         return self._started[name].poll() is None
+
+    def exit_code(self, name: str) -> int | None:
+        """How a process ended: its exit code, or minus the signal that ended it; None while it runs."""
+        return self._started[name].poll()
 
     def group_of(self, pid: int) -> str | None:
         """The name under which the group of this process was started; None for a stranger or one that is gone."""

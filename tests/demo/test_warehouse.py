@@ -40,7 +40,8 @@ def quick(tmp_path) -> Source:
 def numbers(count: int) -> Source:
     """A query that gives the numbers from 1 to count."""
     return Source(
-        url="sqlite://", query=f"WITH RECURSIVE n(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM n WHERE x < {count}) SELECT x FROM n"
+        url="sqlite://",
+        query=f"WITH RECURSIVE n(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM n WHERE x < {count}) SELECT x FROM n",
     )
 
 
