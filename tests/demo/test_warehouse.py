@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 
@@ -178,7 +179,7 @@ def test_pages_follow_each_other_without_gap_or_overlap(row_count):
     bounds = [page_bounds(row_count, page) for page in range(1, PAGES + 1)]
 
     assert bounds[0][0] == 0 and bounds[-1][1] == row_count
-    assert all(end == first for (_, end), (first, _) in zip(bounds, bounds[1:], strict=False))
+    assert all(end == first for (_, end), (first, _) in pairwise(bounds))
     assert max(end - first for first, end in bounds) - min(end - first for first, end in bounds) <= 1
 
 
