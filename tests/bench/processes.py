@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-STOP_SECONDS = 5
+STOP_SECONDS = 3
 
 
 class Program:

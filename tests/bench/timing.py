@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.bench.harness import Figures
 
+#: Multiples of this, modulo 1, fall evenly into the unit interval however many there are.
+GOLDEN = 0.6180339887498949
+
 
 def percentile(samples: Sequence[float], percent: float) -> float:
     """The sample that ``percent`` of all do not exceed (nearest rank); of fewer than 100, the 99th is the worst."""
     ordered = sorted(samples)
-    return ordered[max(0, -(-len(ordered) * percent // 100).__int__() - 1)]
+    return ordered[max(1, math.ceil(len(ordered) * percent / 100)) - 1]
 
 
 def p50_p99_ms(samples_seconds: Sequence[float]) -> Figures:
@@ -25,11 +29,18 @@ def step_figures(flows: Sequence[Sequence[float]]) -> Figures:
     return {"steps_per_second": len(steps) / sum(steps), **p50_p99_ms(steps)}
 
 
-def sample_latency(call: Callable[[], Any], *, samples: int, at_most_seconds: float) -> list[float]:
-    """Time ``call`` again and again, one after the other: ``samples`` times, fewer if that takes too long."""
+def sample_latency(
+    call: Callable[[], Any], *, samples: int, at_most_seconds: float, poll_seconds: float = 0.0
+) -> list[float]:
+    """Time ``call`` again and again, one after the other: ``samples`` times, fewer if that takes too long.
+
+    poll_seconds: of a subject that polls. A call that begins as the one before ended would always meet the poll at the
+    same moment, so a pause (not timed) before each spreads them evenly over the time between two polls.
+    """
     taken: list[float] = []
     started = time.perf_counter()
     while len(taken) < samples and time.perf_counter() - started < at_most_seconds:
+        time.sleep(len(taken) * GOLDEN % 1.0 * poll_seconds)
         before = time.perf_counter()
         call()
         taken.append(time.perf_counter() - before)

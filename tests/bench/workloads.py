@@ -33,7 +33,7 @@ ONE_LEG = Workload(
         "result, repeat. Throughput: submit many one by one and count until the last has ended; submitting and working "
         "share the machine. Celery and axme use one worker of two prefork processes, axme a beat process besides; DBOS "
         "one worker in its defaults, Absurd one worker of eight threads. DBOS and Absurd poll for work and for results: "
-        "they are measured as installed, and polling every 10 ms. p99 of fewer than 100 samples is the worst of them, "
+        "they are measured as installed, and polling every 10 ms; submits come at all moments between two polls. p99 of fewer than 100 samples is the worst of them, "
         "which is so where a submit takes about a second. "
         "*No step* is a task whose call is an intent; *one step* has a step inside, as the flows of DBOS and Absurd do."
     ),
@@ -59,7 +59,7 @@ ORDINARY = Workload(
     ),
     columns=ONE_LEG.columns,
     ratios=ONE_LEG.ratios,
-    rounds=5,
+    rounds=4,
     quick_rounds=2,
     cases=(*celery_plain.ONE_LEG, *ours.ORDINARY),
 )
@@ -79,6 +79,7 @@ CRASHES = Workload(
         Column(key="done_s", title="kill to done, s", never="not within the time allowed"),
         Column(key="repeated", title="steps run twice"),
     ),
+    rounds=2,
     cases=(*ours.CRASHES, *celery_plain.CRASHES, *dbos_peer.CRASHES, *absurd_peer.CRASHES),
 )
 
@@ -100,7 +101,7 @@ TIMERS = Workload(
     ),
     ratios=(Ratio(key="lateness", title="p99, Celery's ETA = 1", of="p99_late_ms"),),
     rounds=2,
-    cases=(*celery_plain.ONE_SECOND, *ours.ONE_SECOND, *celery_plain.TEN_SECONDS, *ours.TEN_SECONDS),
+    cases=(*celery_plain.TIMERS, *ours.TIMERS),
 )
 
 WORKLOADS = (STEPS, ONE_LEG, ORDINARY, CRASHES, TIMERS)
