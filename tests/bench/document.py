@@ -13,7 +13,8 @@ HEAD = """\
 <!-- Written by `make bench`. Change tests/bench/, not this page. -->
 # Benchmarks
 
-What a durable intent costs, beside the bare database, plain Celery, DBOS and Absurd, measured in one run on one machine.
+What a durable intent costs, beside the bare database, plain Celery, DBOS and Absurd, measured in one run on one
+machine.
 
 ## How to read this
 
@@ -30,9 +31,8 @@ with fsync, both otherwise as installed.
 rival. The durable systems record their steps equally, on PostgreSQL with a synchronous commit; but DBOS and Absurd need
 no Redis, and axme needs no start of the same executor to notice a crash. Each peer is used as its own documentation
 shows, in its defaults, and polling faster where its default is to poll slowly; somebody who knows it well may get more
-out of it. On SQLite, axme and the bare insert use the write-ahead log, DBOS leaves SQLite in its own default journal; both commit
-with `synchronous=FULL`. Load and flows here are trivial on purpose: with real work
-in a step, the differences shrink.
+out of it. On SQLite, axme and the bare insert use the write-ahead log and DBOS leaves SQLite its default journal; all
+commit with `synchronous=FULL`. Flows here are trivial on purpose: with real work in a step, the differences shrink.
 
 **Nothing here is a test.** No figure fails a build. Run it yourself: `make bench` (about ten minutes; `make bench
 ARGS=--quick` about two), or `python -m tests.bench steps one-leg` for single tables.

@@ -75,7 +75,7 @@ def killed(turn: Turn, *, database: str, lease_seconds: float, whole_worker: boo
 
 
 def timers(turn: Turn, *, spread_seconds: float, others: tuple[int, int]) -> Figures:
-    """1,000 legs that wait for a time, due evenly within ``spread_seconds``, while ``others`` (full, quick) wait too."""
+    """1,000 legs that wait for a time, due evenly within ``spread_seconds``, beside ``others`` (full, quick)."""
     app = prepare(turn, "PostgreSQL")
     open_waits(app, turn.pick(*others))
     turn.start(lambda: celery_worker(APP, turn.log))
@@ -123,7 +123,8 @@ ORDINARY = (
 CRASHES = (
     Case(
         subject="axme, PostgreSQL: worker killed, another is there, lease 15 s (default)",
-        run=partial(killed, database="PostgreSQL", lease_seconds=15, whole_worker=True), needs=NEEDS, rounds=1, quick=False,
+        run=partial(killed, database="PostgreSQL", lease_seconds=15, whole_worker=True), needs=NEEDS, rounds=1,
+        quick=False,
     ),
     *(
         Case(
@@ -139,8 +140,8 @@ CRASHES = (
 )  # fmt: skip
 TIMERS = tuple(
     Case(
-        subject=f"axme, {title}, {waits}", run=partial(timers, spread_seconds=spread_seconds, others=others), needs=NEEDS,
-        rounds=rounds, against=f"{celery_plain.PLAIN}, ETA, {title}",
+        subject=f"axme, {title}, {waits}", run=partial(timers, spread_seconds=spread_seconds, others=others),
+        needs=NEEDS, rounds=rounds, against=f"{celery_plain.PLAIN}, ETA, {title}",
     )
     for title, spread_seconds, waits, others, rounds in (
         ("due in 1 s", 1.0, "no other waits", (0, 0), None),

@@ -48,7 +48,7 @@ class Program:
 
 
 def celery_worker(app: str, log: Path, *, pool: str = "prefork", concurrency: int = 2, name: str = "one") -> Program:
-    """A Celery worker of the module ``app``, in its defaults but for the greeting of its peers, which takes a second."""
+    """A Celery worker of the module ``app``, in its defaults but for its greeting of other workers (a second)."""
     options = ["--pool", pool, "--concurrency", str(concurrency), "--hostname", f"{name}@bench"]
     return Program(
         ["-m", "celery", "-A", app, "worker", "--loglevel", "WARNING", "--without-mingle", *options],

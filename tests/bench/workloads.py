@@ -9,12 +9,12 @@ STEPS = Workload(
     name="steps",
     title="A durable step",
     about=(
-        "Trivial steps one after the other inside one running flow, timed inside the flow, so that starting and ending "
-        "it is not counted. A step is a function whose result is on the disk before the next begins. The bare insert is "
-        "the row of such a result written by the driver alone, one commit each: what no durable step can go below on "
-        "this database. *Cost* is the time of a step over that of the bare insert in the same database and round. "
-        "The Celery chain is there for scale: 50 messages on two processes, from the first submit to the last result, "
-        "and no link of it survives a crash."
+        "Trivial steps one after the other inside one running flow, timed inside the flow, so that starting and "
+        "ending it is not counted. A step is a function whose result is on the disk before the next begins. The "
+        "bare insert is the row of such a result written by the driver alone, one commit each: what no durable step "
+        "can go below on this database. *Cost* is the time of a step over that of the bare insert in the same "
+        "database and round. The Celery chain is there for scale: 50 messages on two processes, from the first "
+        "submit to the last result, and a crash loses what is left of it."
     ),
     columns=(
         Column(key="steps_per_second", title="steps/s"),
@@ -29,13 +29,14 @@ ONE_LEG = Workload(
     name="one-leg",
     title="Submit to result",
     about=(
-        "A flow that does one trivial thing, submitted by one process and run by another. Latency: submit, wait for the "
-        "result, repeat. Throughput: submit many one by one and count until the last has ended; submitting and working "
-        "share the machine. Celery and axme use one worker of two prefork processes, axme a beat process besides; DBOS "
-        "one worker in its defaults, Absurd one worker of eight threads. DBOS and Absurd poll for work and for results: "
-        "they are measured as installed, and polling every 10 ms; submits come at all moments between two polls. p99 of fewer than 100 samples is the worst of them, "
-        "which is so where a submit takes about a second. "
-        "*No step* is a task whose call is an intent; *one step* has a step inside, as the flows of DBOS and Absurd do."
+        "A flow that does one trivial thing, submitted by one process and run by another. Latency: submit, wait for "
+        "the result, repeat. Throughput: submit many one by one and count until the last has ended; submitting and "
+        "working share the machine. Celery and axme use one worker of two prefork processes, axme a beat process "
+        "besides; DBOS one worker in its defaults, Absurd one worker of eight threads. DBOS and Absurd poll for "
+        "work and for results: they are measured as installed, and polling every 10 ms; submits come at all moments "
+        "between two polls. p99 of fewer than 100 samples is the worst of them, which is so where a submit takes "
+        "about a second. *No step* is a task whose call is an intent; *one step* has a step inside, as the flows of "
+        "DBOS and Absurd do."
     ),
     columns=(
         Column(key="p50_ms", title="p50, ms"),
@@ -54,8 +55,9 @@ ORDINARY = Workload(
     name="ordinary",
     title="Ordinary tasks, with the extension installed",
     about=(
-        "The same trivial Celery task, in an app without the extension and in one with it, where the task is not named "
-        "in `axme_tasks`. They differ by no more than two rounds of the same app do when the extension costs nothing."
+        "The same trivial Celery task, in an app without the extension and in one with it, where the task is not "
+        "named in `axme_tasks`. They differ by no more than two rounds of the same app do when the extension costs "
+        "nothing."
     ),
     columns=ONE_LEG.columns,
     ratios=ONE_LEG.ratios,
@@ -68,11 +70,12 @@ CRASHES = Workload(
     name="crash",
     title="SIGKILL in step 47 of 50",
     about=(
-        "Fifty steps; the process that runs the 47th is killed in the middle of it. Time from the kill until a step runs "
-        "again, and until the last has run; and how many steps ran more than once (the interrupted one must). How a "
-        "crash is noticed differs: axme by a lease that the worker's parent process renews, or by the parent itself when "
-        "only its child dies; Absurd by a claim that runs out; DBOS when the same executor starts again, so its time is "
-        "that of starting a Python process, and without that it waits for ever."
+        "Fifty steps; the process that runs the 47th is killed in the middle of it. Time from the kill until a step "
+        "runs again, and until the last has run; and how many steps ran more than once (the interrupted one must). "
+        "How a crash is noticed differs: axme by a lease that the worker's parent process renews, or by the parent "
+        "itself when only its child dies; Absurd by a claim that runs out; DBOS when the same executor starts "
+        "again, so its time is that of starting a Python process (its commercial conductor, not measured, can have "
+        "another do it)."
     ),
     columns=(
         Column(key="resumed_s", title="kill to running again, s", never="not within the time allowed"),
@@ -87,11 +90,11 @@ TIMERS = Workload(
     name="timers",
     title="Lateness of timers",
     about=(
-        "1,000 legs (200 in a quick run) that wait for a time, due evenly within one second or within ten, on one worker "
-        "of two prefork processes. Late is the time at which the code after the wait runs, less the time asked for; when "
-        "more fall due in a second than the worker can run, the rest is queueing, for Celery as for axme. Celery's ETA "
-        "is a timer in a worker's memory: precise, and gone with the worker. The other waits are open in the same "
-        "ledger and not due for 30 days."
+        "1,000 legs (200 in a quick run) that wait for a time, due evenly within one second or within ten, on one "
+        "worker of two prefork processes. Late is the time at which the code after the wait runs, less the time "
+        "asked for; when more fall due in a second than the worker can run, the rest is queueing, for Celery as for "
+        "axme. Celery's ETA is a timer in a worker's memory: precise, and gone with the worker. The other waits are "
+        "open in the same ledger and not due for 30 days."
     ),
     columns=(
         Column(key="p50_late_ms", title="p50 late, ms"),
