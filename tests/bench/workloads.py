@@ -75,7 +75,7 @@ CRASHES = Workload(
         "How a crash is noticed differs: axme by a lease that the worker's parent process renews, or by the parent "
         "itself when only its child dies; Absurd by a claim that runs out; DBOS when the same executor starts "
         "again, so its time is that of starting a Python process (its commercial conductor, not measured, can have "
-        "another do it)."
+        "another do it). Plain Celery is given 20 s."
     ),
     columns=(
         Column(key="resumed_s", title="kill to running again, s", never="not within the time allowed"),
