@@ -68,7 +68,7 @@ def _read(expression: str) -> crontab:
     for field in fields:
         if not _FIELD.fullmatch(field):
             raise BadInput(
-                f"cron {expression!r} cannot be read: {field!r} is none of *, 5, mon, 1-5, */15, 1-30/2, or a list of these"
+                f"cron {expression!r} cannot be read: {field!r} is no list of *, 5, mon, 1-5, */15 or 1-30/2"
             )
     try:
         return crontab.from_string(" ".join(fields))

@@ -352,6 +352,8 @@ class Work:
     #: The signature as a JSON-able dict, with its task id and options.
     signature: JsonDict
     leg_id: str
+    #: True when the caller chose the leg id: the same one twice is the same intent.
+    named: bool = False
     #: JSON text of {"task", "args", "kwargs"}: the intent's payload unless another is given.
     payload: str
     #: Tells this work from any other.

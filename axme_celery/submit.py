@@ -64,6 +64,12 @@ def _decide_all(rt: Runtime, submissions: Sequence[Submission]) -> list[tuple[In
                 raise KeyConflict(known.key or "", known.id)
             decided.append((known, None))
             continue
+        namesake = rt.ledger.leg_record(submission.work.leg_id, history=False) if submission.work.named else None
+        if namesake is not None:
+            if namesake.intent.work_hash != submission.work.work_hash:
+                raise KeyConflict(submission.work.leg_id, namesake.intent.id)
+            decided.append((namesake.intent, None))
+            continue
         change = _new(rt, submission, on)
         assert change.intent is not None
         if key is not None:

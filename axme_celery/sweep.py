@@ -33,6 +33,9 @@ SLOW_TICKS = 10
 #: A taken timer, or a delivery in the works, comes back after this long if the sweeper dies with it.
 HOLD_SECONDS = 10.0
 
+#: Rows a refill reads at most: all that may fall due within the tracker's horizon.
+REFILL = 200_000
+
 Counts = dict[str, int]
 
 
@@ -228,10 +231,10 @@ def undelivered(rt: Runtime, senders: Mapping[DeliveryKind, Sender]) -> int:
 def refill(rt: Runtime) -> int:
     """Put back into the tracker what the ledger says: timers due soon, and a last term for runs without a lease."""
     until = rt.ledger.now(fresh=True) + HORIZON
-    timers = [*rt.ledger.due_waits(until, 20 * BATCH), *rt.ledger.due_intents(until, 20 * BATCH)]
+    timers = [*rt.ledger.due_waits(until, REFILL), *rt.ledger.due_intents(until, REFILL)]
     for start in range(0, len(timers), BATCH):
         rt.tracker.refill(timers[start : start + BATCH])
-    running = rt.ledger.running(None, 20 * BATCH)
+    running = rt.ledger.running(None, REFILL)
     for start in range(0, len(running), BATCH):
         rt.tracker.seed(running[start : start + BATCH], rt.settings.lease_seconds)
     return len(timers) + len(running)

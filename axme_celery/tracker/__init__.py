@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from axme_celery.tracker._nouns import Lease, Progress, Timer
+from axme_celery.model import Lease, Progress, Timer
 from axme_celery.tracker.clock import Clock
 
 if TYPE_CHECKING:

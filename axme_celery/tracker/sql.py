@@ -37,7 +37,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from axme_celery.errors import LedgerUnavailable, TrackerUnavailable
-from axme_celery.tracker._nouns import Lease, Progress, Timer
+from axme_celery.model import Lease, Progress, Timer
 from axme_celery.tracker.clock import DAY, HOUR, Clock, length, to_microseconds, to_moment
 from axme_celery.tracker.tables import tracker_tables
 
@@ -123,6 +123,16 @@ class SqlTracker:
                     _TIMERS,
                     [{"kind": kind, "id": id, "due_at": due_at} for (kind, id), due_at in sorted(moments.items())],
                     hidden_until=None,
+                )
+
+    def refill(self, timers: Sequence[Timer]) -> None:
+        """Set those timers the tracker knows nothing of; one that was taken stays hidden."""
+        if timers:
+            moments = {(timer.kind, timer.id): to_microseconds(timer.due_at) for timer in timers}
+            with self._asked("refill timers") as connection:
+                connection.execute(
+                    _insert(connection, _TIMERS).on_conflict_do_nothing(),
+                    [{"kind": kind, "id": id, "due_at": due_at} for (kind, id), due_at in sorted(moments.items())],
                 )
 
     def unschedule(self, timers: Sequence[tuple[str, str]]) -> None:
