@@ -49,8 +49,10 @@ class RedisServer:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-            + ["--unixsocket", str(self.socket_path), "--dir", str(self.folder)],
+            [
+                *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
+                *("--unixsocket", str(self.socket_path), "--dir", str(self.folder)),
+            ],
             stdout=subprocess.DEVNULL,
         )
         until = time.monotonic() + 10

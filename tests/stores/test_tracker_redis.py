@@ -174,7 +174,8 @@ def test_what_is_no_answer_is_tracker_unavailable(answer: bytes) -> None:
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        tracker = RedisTracker(f"redis://127.0.0.1:{server.server_address[1]}/0", "test")
+        url = f"redis://127.0.0.1:{server.server_address[1]}/0"
+        tracker = RedisTracker(url, "test", client_options={"socket_timeout": 0.2})
         for call in ("hold", "take", "tell", "progress", "listen"):
             with pytest.raises(TrackerUnavailable):
                 CALLS[call](tracker)
@@ -187,6 +188,24 @@ def test_an_evicting_redis_is_told(tracker: RedisTracker, own_redis_server: Redi
     """So that doctor can refuse it."""
     own_redis_server.admin.config_set("maxmemory-policy", "allkeys-lru")
     assert tracker.eviction_policy() == "allkeys-lru"
+
+
+def test_nothing_is_left_of_what_is_over(tracker: RedisTracker, own_redis_server: RedisServer) -> None:
+    """Taken, come back, moved while hidden, released: when all is done, Redis is empty."""
+    timers = [Timer("wait", str(n), NOW) for n in range(3)]
+    for _ in range(2):
+        tracker.schedule(timers)
+        tracker.take(NOW, 0.001, 10)
+        time.sleep(0.01)
+        assert len(tracker.take(NOW, 30, 10)) == 3
+        tracker.schedule(timers[:1])
+    assert own_redis_server.admin.zrange("axme:{test}:hidden", 0, -1) == [b"wait|1", b"wait|2"]
+    assert sorted(own_redis_server.admin.hkeys("axme:{test}:hidden_due")) == [b"wait|1", b"wait|2"]
+    tracker.unschedule([("wait", timer.id) for timer in timers])
+    tracker.hold([Lease("a", 1)], 5)
+    tracker.release([Lease("a", 1)])
+
+    assert own_redis_server.admin.keys() == []
 
 
 # -- its name and its namespace --
@@ -207,7 +226,7 @@ def test_two_namespaces_on_one_redis_do_not_meet(redis_server: RedisServer) -> N
     assert other.lapsed(10) == [Lease("other", 1)]
     other.clear()
 
-    assert not [key for key in redis_server.admin.scan_iter(match="axme:{shop*")]
+    assert not list(redis_server.admin.scan_iter(match="axme:{shop*"))
     assert redis_server.admin.getdel("axme:stranger")
     one.close()
     other.close()
@@ -245,7 +264,7 @@ def test_a_url_that_is_no_redis_is_refused_at_once(url: str) -> None:
 def test_errors_do_not_show_the_password() -> None:
     """They name host, port and database."""
     tracker = RedisTracker("redis://user:secret@127.0.0.1:1/5", "test")
-    with pytest.raises(TrackerUnavailable, match="Redis at 127.0.0.1:1/5 did not") as failed:
+    with pytest.raises(TrackerUnavailable, match=r"Redis at 127\.0\.0\.1:1/5 did not") as failed:
         tracker.ping()
     assert "secret" not in str(failed.value)
 
