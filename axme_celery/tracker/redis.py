@@ -34,11 +34,11 @@ from redis.exceptions import ConnectionError, RedisError
 from redis.retry import Retry
 
 from axme_celery.errors import BadSetting, TrackerUnavailable
-from axme_celery.tracker._nouns import Lease, Progress, Timer
+from axme_celery.model import Lease, Progress, Timer
 from axme_celery.tracker.clock import DAY, HOUR, Clock, length, to_microseconds, to_moment
 from axme_celery.tracker.notices import Notices
 
-_SCRIPTS = ("hold", "lapsed", "take", "progress", "tick", "lock")
+_SCRIPTS = ("hold", "lapsed", "refill", "take", "progress", "tick", "lock")
 
 #: Members sent in one command. More go in several, so that one command never holds Redis up for long.
 _BATCH = 1000
@@ -153,6 +153,13 @@ class RedisTracker:
                     pipeline.zrem(self._key("hidden"), *moments)
                     pipeline.hdel(self._key("hidden_due"), *moments)
                     pipeline.execute()
+
+    def refill(self, timers: Sequence[Timer]) -> None:
+        """Set those timers the tracker knows nothing of; one that was taken stays hidden."""
+        with self._asked("refill timers"):
+            for batch in _batches(timers):
+                flat = [x for t in batch for x in (f"{t.kind}|{t.id}", to_microseconds(t.due_at))]
+                self._script("refill", ["timers", "hidden"], *flat)
 
     def unschedule(self, timers: Sequence[tuple[str, str]]) -> None:
         """Drop timers by (kind, id), also those just taken."""

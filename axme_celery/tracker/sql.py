@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from sqlalchemy import Connection, CursorResult, Engine, Executable, delete
 from sqlalchemy.exc import SQLAlchemyError
 
 from axme_celery.errors import LedgerUnavailable, TrackerUnavailable
-from axme_celery.tracker._nouns import Lease, Progress, Timer
+from axme_celery.model import Lease, Progress, Timer
 from axme_celery.tracker.clock import Clock, length, to_microseconds, to_moment
 from axme_celery.tracker.statements import TABLES, Statements, statements
 
@@ -34,13 +34,21 @@ class SqlTracker:
     engine_source:  gives this process's engine at each call (the ledger's is fork-safe so).
                     PostgreSQL or SQLite; the tables are those of ``tracker_tables``.
     clock:          replaces the database's clock; tests move it.
+    exclusive:      entered around every use of a SQLite engine. In memory one connection serves all
+                    threads, so there it must be the lock that the ledger takes too.
 
     Every method raises TrackerUnavailable, and nothing else, when the database cannot be reached or refuses.
     """
 
-    def __init__(self, engine_source: Callable[[], Engine], clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        engine_source: Callable[[], Engine],
+        clock: Clock | None = None,
+        exclusive: AbstractContextManager[Any] | None = None,
+    ) -> None:
         self._engine_source = engine_source
         self._clock = clock
+        self._exclusive = exclusive or nullcontext()
         self._last_listen = _LastListen()
 
     # -- leases --
@@ -78,10 +86,14 @@ class SqlTracker:
     def schedule(self, timers: Sequence[Timer]) -> None:
         """Set timers, or move them, also those just taken."""
         if timers:
-            moments = {(timer.kind, timer.id): to_microseconds(timer.due_at) for timer in timers}
-            rows = [{"kind": kind, "id": id, "due_at": due_at} for (kind, id), due_at in sorted(moments.items())]
             with self._session("schedule timers") as session:
-                session.run(session.sql.schedule, rows)
+                session.run(session.sql.schedule, _moments(timers))
+
+    def refill(self, timers: Sequence[Timer]) -> None:
+        """Set those timers the tracker knows nothing of; one that was taken stays hidden."""
+        if timers:
+            with self._session("refill timers") as session:
+                session.run(session.sql.refill, _moments(timers))
 
     def unschedule(self, timers: Sequence[tuple[str, str]]) -> None:
         """Drop timers by (kind, id), also those just taken."""
@@ -188,7 +200,7 @@ class SqlTracker:
                     yield _Session(connection.execution_options(isolation_level="AUTOCOMMIT"), self._clock)
             else:
                 # Not AUTOCOMMIT here: leaving it would undo how the ledger set its connections up to begin.
-                with engine.begin() as connection:
+                with self._exclusive, engine.begin() as connection:
                     yield _Session(connection, self._clock)
         except (SQLAlchemyError, LedgerUnavailable, OSError) as error:
             raise TrackerUnavailable(
@@ -226,3 +238,8 @@ def _in_order(leases: Sequence[Lease]) -> list[tuple[str, int]]:
 
 def _terms(leases: Sequence[Lease], seconds: float) -> list[dict[str, Any]]:
     return [{"leg_id": leg_id, "run": run, "term": length(seconds)} for leg_id, run in _in_order(leases)]
+
+
+def _moments(timers: Sequence[Timer]) -> list[dict[str, Any]]:
+    moments = {(timer.kind, timer.id): to_microseconds(timer.due_at) for timer in timers}
+    return [{"kind": kind, "id": id, "due_at": due_at} for (kind, id), due_at in sorted(moments.items())]

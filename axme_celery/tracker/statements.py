@@ -67,6 +67,7 @@ class Statements:
 
         #: kind, id, due_at
         self.schedule = self._put(TABLES.timers, kind=None, id=None, due_at=None, hidden_until=null())
+        self.refill = self._new(TABLES.timers, kind=None, id=None, due_at=None).on_conflict_do_nothing()
         #: a_kind, an_id
         self.unschedule = delete(TABLES.timers).where(
             _TIMERS.kind == bindparam("a_kind"), _TIMERS.id == bindparam("an_id")

@@ -1,0 +1,205 @@
+"""Waits, from outside: answers of people, tools and agents. A wait closes once; the first committed answer wins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from . import lifecycle
+from .beats import announce, carry_out, occasion
+from .errors import BadInput, IntentEnded, NotFound, StaleChange, WaitClosed
+from .model import Change, EarlyAnswer, Intent, Status, Wait, WaitKind, WaitStatus
+from .ports import Runtime
+
+
+def answer(
+    rt: Runtime, wait: str, outcome: str, *, by: str, comment: str | None = None, data: Any = None
+) -> Intent:
+    """A person's answer to a human wait (its id, or the id of an intent that has exactly one open).
+
+    The same person giving the same answer again is told that it stands. Raises WaitClosed (who, when) for a closed
+    wait, NotAllowed for a person who may not answer, BadInput for an outcome, comment or form data that does not fit.
+    """
+    if not isinstance(by, str) or not by.strip():
+        raise BadInput("by is empty; say who answers")
+    wait_id = _human_wait(rt, wait)
+    answered: list[Intent] = []
+
+    def decide() -> Sequence[Change]:
+        record = rt.ledger.wait(wait_id)
+        if record is None:
+            raise NotFound("wait", wait_id)
+        if _stands(record.wait, outcome, by):
+            answered[:] = [record.intent]
+            return ()
+        if record.wait.kind is not WaitKind.HUMAN:
+            raise BadInput(f"wait {wait_id} is for a {record.wait.kind.value.lower()}, not for a person: {record.wait.title}")
+        text = None
+        if record.wait.status is WaitStatus.OPEN:
+            text = _fitting(rt, record.wait, outcome, comment, data)
+        change = lifecycle.answer(record, outcome=outcome, by=by, comment=comment, data=text, on=occasion(rt))
+        assert change.intent is not None
+        answered[:] = [change.intent]
+        return [change]
+
+    carry_out(rt, decide)
+    return answered[0]
+
+
+def complete_tool(rt: Runtime, tool: str, job_id: str, result: Any = None, error: Any = None) -> None:
+    """A tool's report that its job is done (``result``) or failed (``error``). It may come before its wait opens.
+
+    The same report again is fine. Raises WaitClosed when the job was reported otherwise, timed out or was canceled.
+    """
+    if error is not None and result is not None:
+        raise BadInput(f"job {job_id} of {tool} has a result or an error, not both")
+    text = rt.codec.encode(
+        error if error is not None else result,
+        what=f"report of {tool} job {job_id}",
+        limit_bytes=rt.settings.result_bytes,
+        setting="axme_result_bytes",
+    )
+    outcome = "failed" if error is not None else "completed"
+    if rt.ledger.tool_wait(tool, job_id) is not None:
+        _close_tool_wait(rt, tool, job_id, outcome, text)
+        return
+    # Keep it first, look for the wait after: whichever of the two is committed second sees the other.
+    early = EarlyAnswer(tool=tool, job_id=job_id, answer=f"{outcome}:{text}", at=rt.ledger.now())
+    rt.ledger.commit(Change(early=(early,)))
+    kept = rt.ledger.early_answer(tool, job_id)
+    if kept is not None and kept.answer != early.answer:
+        raise WaitClosed(f"of {tool} job {job_id}", "ANSWERED", kept.at, tool)
+    match_early(rt, tool, job_id)
+
+
+def match_early(rt: Runtime, tool: str, job_id: str) -> None:
+    """Give an early answer, if there is one, to its wait, if that is open."""
+    early = rt.ledger.early_answer(tool, job_id)
+    if early is None or early.wait_id is not None:
+        return
+    outcome, _, text = early.answer.partition(":")
+    if rt.ledger.tool_wait(tool, job_id) is None:
+        return
+    try:
+        _close_tool_wait(rt, tool, job_id, outcome, text, early)
+    except (WaitClosed, IntentEnded):
+        # It timed out or was canceled in this moment; the answer stays on record as unmatched.
+        return
+
+
+def heartbeat_tool(rt: Runtime, tool: str, job_id: str, progress: float | None = None) -> None:
+    """A tool's sign of life; puts off the moment its wait gives up on it. Before the wait opens it is not needed.
+
+    progress: a share from 0 to 1, shown with the intent. Raises WaitClosed when nobody waits any more.
+    """
+    record = rt.ledger.tool_wait(tool, job_id)
+    if record is None:
+        return
+    change = lifecycle.heartbeat(record.wait, on=occasion(rt))
+    if change.waits:
+        try:
+            rt.ledger.commit(change)
+        except StaleChange:
+            closed = rt.ledger.tool_wait(tool, job_id)
+            assert closed is not None
+            lifecycle.heartbeat(closed.wait, on=occasion(rt))
+        announce(rt, [change])
+    if progress is not None:
+        if not 0 <= progress <= 1:
+            raise BadInput(f"progress is {progress!r}; it is a share from 0 to 1")
+        rt.tracker.put_progress(record.leg.id, progress, 1.0, f"{tool} job {job_id}")
+
+
+def child_ended(rt: Runtime, wait_id: str, child: Intent) -> None:
+    """A child intent ended: that answers its parent's wait. Harmless to repeat."""
+    completed = child.status is Status.COMPLETED
+    text = child.result if completed else rt.codec.encode(
+        child.error, what="error", limit_bytes=1 << 20, setting="axme_result_bytes"
+    )  # fmt: skip
+
+    def decide() -> Sequence[Change]:
+        record = rt.ledger.wait(wait_id)
+        if record is None or record.wait.status is not WaitStatus.OPEN:
+            return ()
+        outcome = "completed" if completed else "failed"
+        return [lifecycle.answer(record, outcome=outcome, by=f"intent:{child.id}", data=text, on=occasion(rt))]
+
+    carry_out(rt, decide)
+
+
+def poll_answered(rt: Runtime, wait_id: str, *, result: Any = None, error: Any = None) -> None:
+    """What a poll found out about a tool's job. Harmless when the wait has closed meanwhile."""
+    record = rt.ledger.wait(wait_id)
+    if record is None or record.wait.status is not WaitStatus.OPEN:
+        return
+    assert record.wait.tool is not None and record.wait.job_id is not None
+    try:
+        complete_tool(rt, record.wait.tool, record.wait.job_id, result, error)
+    except WaitClosed:
+        return
+
+
+def _close_tool_wait(
+    rt: Runtime, tool: str, job_id: str, outcome: str, text: str, early: EarlyAnswer | None = None
+) -> None:
+    def decide() -> Sequence[Change]:
+        record = rt.ledger.tool_wait(tool, job_id)
+        assert record is not None
+        if record.wait.status is WaitStatus.ANSWERED and (record.wait.outcome, record.wait.data) == (outcome, text):
+            return ()
+        change = lifecycle.answer(record, outcome=outcome, by=tool, data=text, on=occasion(rt))
+        if early is not None:
+            change = replace(change, early=(replace(early, wait_id=record.wait.id),))
+        return [change]
+
+    carry_out(rt, decide)
+
+
+def _human_wait(rt: Runtime, wait_or_intent: str) -> str:
+    """The wait's id; for an intent's id, that of its one open human wait."""
+    if rt.ledger.wait(wait_or_intent) is not None:
+        return wait_or_intent
+    intent = rt.ledger.intent(wait_or_intent)
+    if intent is None:
+        raise NotFound("wait or intent", wait_or_intent)
+    waits = [w for w in rt.ledger.waits(intent.id) if w.kind is WaitKind.HUMAN]
+    open_waits = [w for w in waits if w.status is WaitStatus.OPEN]
+    if len(open_waits) == 1:
+        return open_waits[0].id
+    if open_waits:
+        listed = ", ".join(f"{w.id} ({w.title})" for w in open_waits)
+        raise BadInput(f"intent {intent.id} waits for people {len(open_waits)} times over; name one: {listed}")
+    if waits:
+        return waits[-1].id
+    raise BadInput(f"intent {intent.id} is {intent.status.value} and waits for no person")
+
+
+def _stands(wait: Wait, outcome: str, by: str) -> bool:
+    return wait.status is WaitStatus.ANSWERED and wait.outcome == outcome and wait.answered_by == by
+
+
+def _fitting(rt: Runtime, wait: Wait, outcome: str, comment: str | None, data: Any) -> str | None:
+    """The answer's data as JSON text, once everything about the answer fits the wait."""
+    allowed: list[str] = wait.request["outcomes"]
+    if outcome not in allowed:
+        raise BadInput(f"outcome {outcome!r} is not one of wait {wait.id}'s: {', '.join(allowed)}")
+    if wait.request.get("require_comment") and not (comment or "").strip():
+        raise BadInput(f"wait {wait.id} asks for a comment with its answer; give comment=")
+    if comment is not None and (not isinstance(comment, str) or len(comment) > 4000 or "\x00" in comment):
+        raise BadInput("comment must be text of at most 4000 characters")
+    form = wait.request.get("form")
+    # The form is what saying yes asks for; a no needs no filled-in form.
+    if form is not None and (data is not None or outcome == allowed[0]):
+        rt.check_form(form, data)
+    if data is None:
+        return None
+    return rt.codec.encode(
+        data, what=f"data of the answer to wait {wait.id}", limit_bytes=rt.settings.payload_bytes,
+        setting="axme_payload_bytes",
+    )  # fmt: skip
+
+
+__all__ = [
+    "answer", "child_ended", "complete_tool", "heartbeat_tool", "match_early", "poll_answered",
+]  # fmt: skip

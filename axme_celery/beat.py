@@ -1,0 +1,67 @@
+"""The beat schedule's part: one entry that sweeps at every tick."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery
+
+from . import answer
+from .errors import ToolFailed
+from .sweep import sweep
+
+if TYPE_CHECKING:
+    from .extension import Axme
+
+log = logging.getLogger(__name__)
+
+SWEEP_TASK = "axme.sweep"
+POLL_TASK = "axme.poll"
+ENTRY = "axme-sweep"
+
+
+def register(axme: Axme, app: Celery) -> None:
+    """Define our two tasks on the app, and the beat entry once its configuration is known."""
+
+    @app.task(name=SWEEP_TASK, ignore_result=True, acks_late=False, bind=True)
+    def sweep_once(self: Any, sweeper: str | None = None) -> dict[str, int]:
+        return sweep(axme.runtime, axme.senders, sweeper or self.request.origin or "beat")
+
+    @app.task(name=POLL_TASK, ignore_result=True)
+    def poll(wait_id: str) -> None:
+        ask_tool(axme, wait_id)
+
+    def schedule(sender: Any = None, **_: Any) -> None:
+        add_entry(app)
+
+    if app.configured:
+        add_entry(app)
+    else:
+        app.on_after_configure.connect(schedule, weak=False)
+
+
+def add_entry(app: Celery) -> None:
+    """Put the sweep on the beat schedule, beside whatever is there."""
+    tick = float(app.conf.get("axme_tick_seconds", None) or 1.0)
+    # Sweeps that could not run while workers were down are of no use afterwards: the first one does it all.
+    entry = {"task": SWEEP_TASK, "schedule": tick, "options": {"expires": max(10 * tick, 10.0)}}
+    app.conf.beat_schedule = {**(app.conf.beat_schedule or {}), ENTRY: entry}
+
+
+def ask_tool(axme: Axme, wait_id: str) -> None:
+    """Run a wait's poll signature here and now, and pass on what it found out."""
+    rt = axme.runtime
+    record = rt.ledger.wait(wait_id)
+    signature = None if record is None else record.wait.request.get("poll")
+    if signature is None:
+        return
+    task = axme.app.tasks[signature["task"]]
+    try:
+        result = task(*signature["args"], **signature["kwargs"])
+    except ToolFailed as failed:
+        answer.poll_answered(rt, wait_id, error=failed.error)
+        return
+    if result is not None:
+        answer.poll_answered(rt, wait_id, result=result)
+

@@ -1,0 +1,96 @@
+"""The four beats of every verb: load, decide, commit, relay.
+
+A verb hands ``carry_out`` a function that loads and decides. If the ledger says
+that what it was decided on has changed meanwhile, it is asked again. What the
+commit put in the outbox is handed to the relay, and the tracker is told; both
+are best effort, for the sweep repeats them from the ledger.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+from .errors import StaleChange, TrackerUnavailable
+from .lifecycle import Occasion
+from .model import Change, Timer, WaitStatus
+from .ports import Runtime
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: How often a verb decides anew before it gives up: far more than writers of one intent ever are.
+TRIES = 50
+#: Timers due later than this are left for the sweep to put into the tracker.
+HORIZON = timedelta(seconds=60)
+
+
+def occasion(rt: Runtime) -> Occasion:
+    """What a decision made now may know."""
+    return Occasion(now=rt.ledger.now(), new_id=rt.new_id, requeue=timedelta(seconds=rt.settings.requeue_seconds))
+
+
+def carry_out(rt: Runtime, decide: Callable[[], Sequence[Change]]) -> tuple[Change, ...]:
+    """Decide, commit, relay; decide again as long as another writer was faster. Nothing to do is ().
+
+    Whatever ``decide`` raises ends the verb: a refusal is final, only a lost race is run again.
+    """
+    for attempt in range(TRIES):
+        changes = tuple(decide())
+        if not changes:
+            return ()
+        try:
+            rt.ledger.commit(*changes)
+        except StaleChange:
+            if attempt == TRIES - 1:
+                raise
+            time.sleep(random.uniform(0, 0.001 * min(2**attempt, 64)))
+            continue
+        announce(rt, changes)
+        return changes
+    raise AssertionError("unreachable")
+
+
+def announce(rt: Runtime, changes: Sequence[Change]) -> None:
+    """After a commit: hand the outbox to the relay, tell the tracker what is due and what moved."""
+    deliveries = [d for change in changes for d in change.outbox]
+    if deliveries:
+        rt.relay.send(deliveries)
+    best_effort(lambda: _tell_tracker(rt, changes))
+
+
+def best_effort(tell: Callable[[], None]) -> None:
+    """Do something with the tracker that may fail: it is an index, and the sweep refills it."""
+    try:
+        tell()
+    except TrackerUnavailable as error:
+        log.warning("tracker unavailable, going on without: %s", error)
+
+
+def _tell_tracker(rt: Runtime, changes: Sequence[Change]) -> None:
+    soon = rt.ledger.now() + HORIZON
+    timers, gone = [], []
+    for change in changes:
+        for was, wait in change.waits:
+            if wait.due_at is not None and wait.due_at <= soon:
+                timers.append(Timer("wait", wait.id, wait.due_at))
+            elif was is not None and was.status is WaitStatus.OPEN and was.due_at is not None:
+                gone.append(("wait", wait.id))
+        intent = change.intent
+        if intent is not None and intent.deadline_at is not None and intent.deadline_at <= soon:
+            if intent.status.is_final:
+                gone.append(("intent", intent.id))
+            elif change.was is None:
+                timers.append(Timer("intent", intent.id, intent.deadline_at))
+    if timers:
+        rt.tracker.schedule(timers)
+    if gone:
+        rt.tracker.unschedule(gone)
+    for change in changes:
+        if change.intent is not None:
+            rt.tracker.tell(change.intent.id, change.intent.seq)

@@ -1,0 +1,437 @@
+"""``Axme(app)``: the extension. Wires ledger, tracker and relay to one Celery application.
+
+Making it does no I/O and starts nothing. The ledger and the tracker connect on
+first use, per process; a fork is safe at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from celery import Celery, shared_task
+from celery.app.task import Context
+from celery.canvas import Signature
+from celery.exceptions import WorkerLostError
+
+from . import answer, beat, codec, failure, forms, notifiers, signals, submit, work
+from .config import Settings
+from .cron import next_moment
+from .durations import Duration, moment, seconds
+from .errors import AxmeError, BadInput, IntentEnded, NotFound
+from .handle import IntentHandle
+from .ids import uuid7
+from .keeper import Keeper
+from .ledger import SqlLedger
+from .model import Delivery, DeliveryKind, Intent, JsonDict, Work
+from .ports import Runtime, Sender
+from .relay import RelayThread
+from .shared import WorkerState
+from .submit import Submission
+from .tracker import open_tracker
+
+
+class Axme:
+    """Durable intents for a Celery application.
+
+    app:       the Celery application; may be given later with ``init_app``.
+    settings:  override ``axme_*`` configuration, without the prefix: ``Axme(app, lease_seconds=5)``.
+    """
+
+    def __init__(self, app: Celery | None = None, **settings: Any) -> None:
+        self._overrides = settings
+        self._settings: Settings | None = None
+        self._runtime: Runtime | None = None
+        self._relay: RelayThread | None = None
+        self._lock = threading.RLock()
+        os.register_at_fork(after_in_child=self._renew_lock)
+        self.worker = WorkerState()
+        self.keeper = Keeper(self)
+        self._app: Celery | None = None
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Celery) -> None:
+        """Attach to the application. Twice is once."""
+        if self._app is app:
+            return
+        if self._app is not None:
+            raise BadInput(f"this Axme belongs to app {self._app.main!r} already; make another for {app.main!r}")
+        if getattr(app, "axme", None) is not None:
+            raise BadInput(f"app {app.main!r} has an Axme already; use app.axme")
+        self._app = app
+        app.axme = self
+        beat.register(self, app)
+        signals.connect(self)
+
+    @property
+    def app(self) -> Celery:
+        """The Celery application. Raises BadInput before ``init_app``."""
+        if self._app is None:
+            raise BadInput("this Axme has no Celery app yet; call axme.init_app(app)")
+        return self._app
+
+    @property
+    def settings(self) -> Settings:
+        """All ``axme_*`` settings, read once. Raises BadSetting."""
+        if self._settings is None:
+            conf = self.app.conf
+            self._settings = Settings.read(conf, conf.broker_url, **self._overrides)
+        return self._settings
+
+    # -- tasks -----------------------------------------------------------------------
+
+    def task(
+        self,
+        *args: Any,
+        deadline: Duration | None = None,
+        max_attempts: int | None = None,
+        type: str | None = None,
+        on_drift: str = "park",
+        **options: Any,
+    ) -> Any:
+        """Register a Celery task whose calls are intents. Takes every option of ``@app.task`` besides.
+
+        deadline:      an intent of it not ended after this long ends TIMED_OUT.
+        max_attempts:  runs that may die with their worker before it is given up; ``axme_max_attempts`` unless given.
+                       Exceptions are Celery's affair: ``autoretry_for`` and ``self.retry`` work, within ``max_retries``.
+        type:          the intent's type; the task's name unless given.
+        on_drift:      "park" an intent whose code changed under it, or "continue".
+        """
+        if on_drift not in ("park", "continue"):
+            raise BadInput(f"on_drift is {on_drift!r}; use 'park' or 'continue'")
+        if max_attempts is not None and (isinstance(max_attempts, bool) or not 1 <= int(max_attempts) <= 1000):
+            raise BadInput(f"max_attempts is {max_attempts!r}; it is a number from 1 to 1000")
+        if deadline is not None and seconds(deadline, "deadline") <= 0:
+            raise BadInput("deadline must be longer than nothing")
+        base = options.pop("base", None)
+        options["base"] = signals.LegTask if base is None else _leg_task_of(base)
+        options |= {
+            "axme_deadline": deadline, "axme_max_attempts": max_attempts, "axme_type": type, "axme_on_drift": on_drift,
+        }  # fmt: skip
+        register = self._app.task if self._app is not None else shared_task
+        return register(*args, **options)
+
+    # -- from outside ------------------------------------------------------------------
+
+    def submit(
+        self,
+        work: Any,
+        *,
+        key: str | None = None,
+        type: str | None = None,
+        payload: Any = None,
+        deadline: Duration | None = None,
+        requester: str | None = None,
+        correlation_id: str | None = None,
+        tags: Sequence[str] = (),
+        connection: Any = None,
+    ) -> IntentHandle:
+        """Keep an intent and return it; when this returns it cannot be lost any more.
+
+        work:        a Celery signature of one task, ordinary or ``@axme.task``.
+        key:         your own name for it. The same key and work: the first intent comes back; other work: KeyConflict.
+        deadline:    not ended after this long, it ends TIMED_OUT.
+        payload:     what it is about, shown and audited; the task's arguments unless given.
+        connection:  your SQLAlchemy connection to the ledger's database: the intent is written in your transaction,
+                     and starts when that commits.
+
+        Raises BadInput and its kinds for what is refused, LedgerUnavailable when the ledger cannot be reached.
+        """
+        one = self._submission(
+            work, key=key, type=type, payload=payload, deadline=deadline, requester=requester,
+            correlation_id=correlation_id, tags=tags,
+        )  # fmt: skip
+        return self._submit([one], connection)[0]
+
+    def submit_many(self, works: Iterable[Any], *, connection: Any = None) -> list[IntentHandle]:
+        """Keep many intents in one transaction, all or none, and publish them in one pass.
+
+        Each is a signature, or a mapping with ``work`` and any arguments of ``submit`` by name.
+        """
+        submissions = [
+            self._submission(**one) if isinstance(one, Mapping) and "work" in one else self._submission(one)
+            for one in works
+        ]
+        return self._submit(submissions, connection) if submissions else []
+
+    def intent(self, id: str) -> IntentHandle:
+        """The intent of this id. Raises NotFound."""
+        record = self.runtime.ledger.intent(id)
+        if record is None:
+            raise NotFound("intent", id)
+        return IntentHandle(self.runtime, record)
+
+    def intents(
+        self,
+        *,
+        status: str | Sequence[str] | None = None,
+        type: str | None = None,
+        tag: str | None = None,
+        key: str | None = None,
+        requester: str | None = None,
+        waiting_reason: str | None = None,
+        correlation_id: str | None = None,
+        created_since: datetime | None = None,
+        limit: int | None = None,
+    ) -> Iterator[IntentHandle]:
+        """Intents that fit all of these, newest first; read page by page as you iterate."""
+        filters = {
+            "status": status, "type": type, "tag": tag, "key": key, "requester": requester,
+            "waiting_reason": waiting_reason, "correlation_id": correlation_id, "created_since": created_since,
+        }  # fmt: skip
+        after: tuple[datetime, str] | None = None
+        left = limit
+        while left is None or left > 0:
+            page = self.runtime.ledger.intents(filters, after, min(100, left or 100))
+            for record in page:
+                yield IntentHandle(self.runtime, record)
+            if len(page) < min(100, left or 100):
+                return
+            after = (page[-1].created_at, page[-1].id)
+            left = None if left is None else left - len(page)
+
+    def answer(
+        self, wait: Any, outcome: str, *, by: str, comment: str | None = None, data: Any = None
+    ) -> IntentHandle:
+        """A person's answer to a human wait: the wait, its id, or the id of an intent with exactly one open.
+
+        The first committed answer wins. Raises WaitClosed (who and when) for a closed wait, NotAllowed, BadInput.
+        """
+        wait_id = wait if isinstance(wait, str) else wait.id
+        return self._handle(answer.answer(self.runtime, wait_id, outcome, by=by, comment=comment, data=data))
+
+    def complete_tool(self, tool: str, job_id: str, result: Any = None, error: Any = None) -> None:
+        """A tool's report that its job is done or has failed. It may come before its wait opens, and may be repeated."""
+        answer.complete_tool(self.runtime, tool, job_id, result, error)
+
+    def heartbeat_tool(self, tool: str, job_id: str, progress: float | None = None) -> None:
+        """A tool's sign of life; ``progress`` is a share from 0 to 1."""
+        answer.heartbeat_tool(self.runtime, tool, job_id, progress)
+
+    def cancel(self, id: str, reason: str, by: str | None = None) -> IntentHandle:
+        """End an intent as CANCELED. Raises IntentEnded when it has ended already."""
+        return self._handle(submit.cancel(self.runtime, id, reason=reason, by=by))
+
+    def replay(self, id: str, by: str | None = None) -> IntentHandle:
+        """Start a dead letter, or an intent that did not complete, as a new intent that keeps its finished work."""
+        return self._handle(submit.replay(self.runtime, id, by=by))
+
+    def fork(self, id: str, before: str, by: str | None = None) -> IntentHandle:
+        """A new intent with another's recorded work up to a step or wait ("name", or "name#2" for its second call)."""
+        return self._handle(submit.fork(self.runtime, id, before=before, by=by))
+
+    def unpark(self, id: str, by: str, *, accept_drift: bool = False) -> IntentHandle:
+        """Let an intent whose leg is parked go on: with the code as it is (``accept_drift``), or after a roll-back."""
+        return self._handle(submit.unpark(self.runtime, id, accept_drift=accept_drift, by=by))
+
+    def drain(self, seconds: float = 5.0) -> bool:
+        """Wait until this process has sent what it committed. What is not sent by then, the sweep sends."""
+        return self._relay is None or self._relay.drain(seconds)
+
+    def close(self) -> None:
+        """Close this process's connections. The next use opens them again."""
+        if self._runtime is not None:
+            self._runtime.ledger.close()
+            self._runtime.tracker.close()
+
+    # -- wiring ------------------------------------------------------------------------
+
+    @property
+    def runtime(self) -> Runtime:
+        """What the verbs work with; made at first use. Raises LedgerUnavailable, BadSetting."""
+        if self._runtime is None:
+            with self._lock:
+                if self._runtime is None:
+                    self._runtime = self._wire()
+        return self._runtime
+
+    @property
+    def senders(self) -> Mapping[DeliveryKind, Sender]:
+        """How each kind of delivery leaves."""
+        return {
+            DeliveryKind.LEG: self._send_leg,
+            DeliveryKind.RESULT: self._send_result,
+            DeliveryKind.NOTICE: self._send_notice,
+            DeliveryKind.COMPLETION: self._send_completion,
+            DeliveryKind.CANCEL: self._send_cancel,
+            DeliveryKind.POLL: self._send_poll,
+        }
+
+    def read_work(self, given: Any) -> Work:
+        """The work a signature stands for, checked."""
+        rt = self.runtime
+        return work.read_work(self.app, rt.codec, rt.settings.payload_bytes, rt.ledger.now(), given)
+
+    def call(self, task: Any, signature: Signature) -> Any:
+        """``.delay()`` of an ``@axme.task``: submit, and return the AsyncResult of its leg, with ``intent_id``."""
+        read = self.read_work(signature)
+        (intent,) = submit.submit(self.runtime, [Submission(work=read)])
+        result = task.AsyncResult(read.leg_id)
+        result.intent_id = intent.id
+        return result
+
+    def adopt(self, signature: Signature) -> JsonDict:
+        """Make an intent of a durable task's message that came without one; the header it should have had."""
+        read = self.read_work(signature)
+        record = self.runtime.ledger.leg_record(read.leg_id, history=False)
+        if record is not None:
+            return {"intent": record.intent.id, "run": record.leg.run}
+        (intent,) = submit.submit(self.runtime, [Submission(work=read)])
+        return {"intent": intent.id, "run": 1}
+
+    def _wire(self) -> Runtime:
+        settings = self.settings
+        ledger = SqlLedger(settings.ledger_url, secret=settings.secret_key)
+        tracker = open_tracker(settings.redis_url, ledger.id, lambda: ledger.engines.durable)
+        self._relay = RelayThread(lambda: self.runtime, self.senders)
+        return Runtime(
+            ledger=ledger,
+            tracker=tracker,
+            relay=self._relay,
+            settings=settings,
+            codec=codec,
+            new_id=uuid7,
+            next_cron=next_moment,
+            check_schema=forms.check_schema,
+            check_form=forms.check_form,
+            stopping=self.worker.stopping,
+            lease_age_seconds=self.worker.lease_age_seconds,
+            read_work=self.read_work,
+            sleep=time.sleep,
+            worker_name=lambda: f"{socket.gethostname()}:{os.getpid()}",
+        )
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.RLock()
+
+    def _handle(self, record: Intent) -> IntentHandle:
+        return IntentHandle(self.runtime, record)
+
+    def _submit(self, submissions: Sequence[Submission], connection: Any) -> list[IntentHandle]:
+        rt = self.runtime
+        found = submit.submit(rt, submissions, connection)
+        return [IntentHandle(rt, intent) for intent in found]
+
+    def _submission(
+        self,
+        work: Any,
+        *,
+        key: str | None = None,
+        type: str | None = None,
+        payload: Any = None,
+        deadline: Duration | None = None,
+        requester: str | None = None,
+        correlation_id: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> Submission:
+        rt = self.runtime
+        for what, value in (("key", key), ("type", type), ("requester", requester), ("correlation_id", correlation_id)):
+            if value is not None and (not isinstance(value, str) or not 1 <= len(value) <= 255 or not value.isprintable()):
+                raise BadInput(f"{what} is {value!r}; it is printable text of 1 to 255 characters")
+        if isinstance(tags, str) or len(tags) > 50 or any(not isinstance(t, str) or not 1 <= len(t) <= 128 for t in tags):
+            raise BadInput(f"tags is {tags!r}; give a list of at most 50 texts of 1 to 128 characters")
+        span = None
+        if deadline is not None:
+            span = seconds(deadline, "deadline")
+            if span <= 0:
+                raise BadInput(f"deadline is {deadline!r}; it must be longer than nothing")
+        text = None
+        if payload is not None:
+            text = rt.codec.encode(
+                payload, what="payload", limit_bytes=rt.settings.payload_bytes, setting="axme_payload_bytes"
+            )
+        return Submission(
+            work=self.read_work(work), key=key, type=type, payload=text, deadline_seconds=span, requester=requester,
+            correlation_id=correlation_id, tags=tuple(dict.fromkeys(tags)),
+        )  # fmt: skip
+
+    # -- senders -----------------------------------------------------------------------
+
+    def _send_leg(self, delivery: Delivery) -> None:
+        leg = delivery.leg
+        if leg is not None and leg.run == delivery.run:
+            work.publish(self.app, leg, finish=bool(delivery.body.get("finish")))
+
+    def _send_result(self, delivery: Delivery) -> None:
+        """Tell Celery's result backend how a leg ended that no worker will end."""
+        leg = delivery.leg
+        if leg is None or (leg.signature.get("options") or {}).get("ignore_result"):
+            return
+        error = delivery.body["error"]
+        options = leg.signature.get("options") or {}
+        request = Context(
+            id=leg.id, task=leg.task, args=leg.signature.get("args"), kwargs=leg.signature.get("kwargs"),
+            chain=options.get("chain"), chord=options.get("chord"), group=options.get("group_id"),
+            errbacks=options.get("link_error"), root_id=options.get("root_id"), parent_id=options.get("parent_id"),
+            reply_to=options.get("reply_to"), correlation_id=leg.id,
+        )  # fmt: skip
+        if delivery.body["state"] == "REVOKED":
+            self.app.backend.mark_as_revoked(leg.id, error["message"], request=request, store_result=True)
+            return
+        lost = WorkerLostError(error["message"]) if error.get("code") == "worker_lost" else None
+        self.app.backend.mark_as_failure(
+            leg.id, lost or failure.revive(error) or AxmeError(error["message"]), request=request, store_result=True
+        )
+
+    def _send_notice(self, delivery: Delivery) -> None:
+        body, settings = delivery.body, self.settings
+        record = self.runtime.ledger.wait(body["wait_id"]) if body.get("wait_id") else None
+        if record is not None and body["kind"] != "dead_letter" and record.wait.closed_at is not None:
+            # It was answered while this notice was on its way.
+            return
+        base = settings.base_url.rstrip("/") if settings.base_url else None
+        notice = notifiers.Notice(
+            id=delivery.id, kind=body["kind"], intent_id=delivery.intent_id, wait_id=body.get("wait_id"),
+            to=tuple(body.get("to", ())), title=body["title"], text=_notice_text(body, delivery.intent_id),
+            url=f"{base}/intents/{delivery.intent_id}" if base else None, at=moment(body["at"], "at"),
+        )  # fmt: skip
+        for notify in notifiers.load(settings.notifiers):
+            notify(notice, settings)
+
+    def _send_completion(self, delivery: Delivery) -> None:
+        child = self.runtime.ledger.intent(delivery.intent_id)
+        if child is not None:
+            answer.child_ended(self.runtime, delivery.body["wait_id"], child)
+
+    def _send_cancel(self, delivery: Delivery) -> None:
+        try:
+            submit.cancel(
+                self.runtime, delivery.body["intent_id"], reason=delivery.body["reason"], by=delivery.body.get("by")
+            )
+        except (IntentEnded, NotFound):
+            return
+
+    def _send_poll(self, delivery: Delivery) -> None:
+        record = self.runtime.ledger.wait(delivery.body["wait_id"])
+        asked = None if record is None else record.wait.request.get("poll")
+        if asked is None:
+            return
+        options = {k: v for k, v in (asked.get("options") or {}).items() if k in ("queue", "exchange", "routing_key")}
+        routed = self.app.amqp.router.route(options, asked["task"], (), {}, self.app.tasks.get(asked["task"]))
+        where = {k: routed[k] for k in ("queue", "exchange", "routing_key") if k in routed}
+        expires = record.wait.request["poll_every_seconds"] if record is not None else None
+        self.app.send_task(beat.POLL_TASK, (delivery.body["wait_id"],), expires=expires, ignore_result=True, **where)
+
+
+def _notice_text(body: JsonDict, intent_id: str) -> str:
+    first = {
+        "wait_opened": "Your decision is needed",
+        "reminder": f"Reminder {body.get('number', 1)}: your decision is still needed",
+        "escalation": "This was escalated to you: a decision is needed",
+    }.get(body["kind"], body["kind"])
+    until = f"\nIt waits until {body['timeout_at']}." if body.get("timeout_at") else ""
+    return f"{first}: {body['title']}\nIntent {intent_id} ({body['type']}).{until}"
+
+
+def _leg_task_of(base: Any) -> type:
+    if issubclass(base, signals.LegTask):
+        return base  # type: ignore[no-any-return]
+    return type(base.__name__, (signals.LegTask, base), {"abstract": True})
+
+

@@ -1,0 +1,59 @@
+"""Keep background threads quiet while their process forks.
+
+A worker's parent forks a new pool child whenever one dies, which is when our
+threads are busiest. A fork in the middle of their work would copy locks that
+nobody in the child will ever release. So a thread works behind a gate, and a
+fork waits at all gates for a moment first.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from types import TracebackType
+
+#: A fork does not wait longer than this for one thread: a hung broker must not stop a pool from healing.
+PATIENCE_SECONDS = 1.0
+
+_gates: weakref.WeakSet[ForkGate] = weakref.WeakSet()
+
+
+class ForkGate:
+    """``with gate:`` around each piece of a background thread's work."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._held_for_fork = False
+        _gates.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        self._lock.release()
+
+    def _before(self) -> None:
+        self._held_for_fork = self._lock.acquire(timeout=PATIENCE_SECONDS)
+
+    def _after_in_parent(self) -> None:
+        if self._held_for_fork:
+            self._held_for_fork = False
+            self._lock.release()
+
+    def _after_in_child(self) -> None:
+        # The threads are gone; so is whatever they held.
+        self._lock = threading.RLock()
+        self._held_for_fork = False
+
+
+def _all(what: str) -> None:
+    for gate in list(_gates):
+        getattr(gate, what)()
+
+
+os.register_at_fork(
+    before=lambda: _all("_before"),
+    after_in_parent=lambda: _all("_after_in_parent"),
+    after_in_child=lambda: _all("_after_in_child"),
+)

@@ -1,0 +1,182 @@
+"""The keeper: a thread in a worker's parent that keeps what its legs are owed.
+
+It renews the leases of all legs this worker runs, in one command, so that a
+busy child cannot starve its own heartbeat. It queues again at once the leg of
+a pool child that died, hands back what a stopping worker still holds, and
+sweeps when no beat has for a while. The parent's own thread never waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from celery.worker import state as worker_state
+
+from . import leg, lifecycle, submit, work
+from .beats import occasion
+from .errors import AxmeError, IntentEnded, LeaseLost, StaleChange
+from .forkgate import ForkGate
+from .model import Lease, LegStatus
+from .sweep import lose, sweep
+
+if TYPE_CHECKING:
+    from .extension import Axme
+
+log = logging.getLogger(__name__)
+
+#: How long a stopping worker waits for its keeper's last writes.
+STOP_SECONDS = 5.0
+#: A worker sweeps by itself when nobody has for this many ticks, or this many seconds if that is longer.
+QUIET_TICKS, QUIET_SECONDS = 3, 5.0
+
+
+class Keeper:
+    """One per application; does nothing before ``start``, which a worker calls."""
+
+    def __init__(self, axme: Axme) -> None:
+        self._axme = axme
+        self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._gate = ForkGate()
+
+    # -- told by the worker -----------------------------------------------------
+
+    def start(self) -> None:
+        """This process is a worker's parent from now on."""
+        self._axme.worker.start()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="axme-keeper", daemon=True)
+            self._thread.start()
+
+    def stopping(self, *, cold: bool) -> None:
+        """The worker was asked to stop. Called in a signal handler: only notes it."""
+        self._axme.worker.stop()
+        if cold and self._thread is not None:
+            self._jobs.put(self._hand_back_all)
+
+    def stop(self) -> None:
+        """The worker has stopped: finish what is noted, then end."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._jobs.put(self._hand_back_all)
+        self._jobs.put(None)
+        thread.join(STOP_SECONDS)
+        self._axme.drain(STOP_SECONDS)
+
+    def lost(self, leg_id: str, run: int, cause: str) -> None:
+        """A pool child died with this leg."""
+        self._jobs.put(lambda: lose(self._axme.runtime, Lease(leg_id, run), cause))
+
+    def overran(self, leg_id: str, run: int, limit_seconds: float) -> None:
+        """This leg overran its hard time limit; Celery has killed its child and stores FAILURE."""
+        self._jobs.put(lambda: self._fail(leg_id, run, limit_seconds))
+
+    def revoked(self, intent_id: str) -> None:
+        """Somebody revoked the leg's task through Celery: that cancels the intent."""
+        self._jobs.put(lambda: self._cancel(intent_id))
+
+    def unknown(self, leg_id: str, run: int, task: str) -> None:
+        """This worker does not know the leg's task."""
+        self._jobs.put(lambda: self._park(leg_id, run, task))
+
+    # -- the thread ----------------------------------------------------------------
+
+    def _run(self) -> None:
+        settings = self._axme.settings
+        every = settings.lease_seconds / 3
+        next_renewal = time.monotonic()
+        while True:
+            try:
+                job = self._jobs.get(timeout=max(0.0, next_renewal - time.monotonic()))
+            except queue.Empty:
+                job = self._keep
+                next_renewal = time.monotonic() + every
+            if job is None:
+                return
+            with self._gate:
+                try:
+                    job()
+                except AxmeError as error:
+                    log.warning("keeper: %s", error)
+                except Exception:
+                    log.exception("keeper")
+
+    def _keep(self) -> None:
+        self._renew()
+        self._sweep_if_quiet()
+
+    def _renew(self) -> None:
+        held = [Lease(leg_id, run) for leg_id, run in active_legs()]
+        if held:
+            self._axme.runtime.tracker.hold(held, self._axme.settings.lease_seconds)
+        self._axme.worker.renewed()
+
+    def _sweep_if_quiet(self) -> None:
+        """Beat is how sweeps are meant to happen; without one, things go slower but they go."""
+        rt = self._axme.runtime
+        quiet = max(QUIET_SECONDS, QUIET_TICKS * rt.settings.tick_seconds)
+        last = max(rt.tracker.ticks().values(), default=None)
+        if last is None or (rt.ledger.now() - last).total_seconds() > quiet:
+            sweep(rt, self._axme.senders, f"keeper@{rt.worker_name()}")
+
+    def _hand_back_all(self) -> None:
+        for leg_id, run in active_legs():
+            self._settle(leg_id, run, lambda intent, now_leg, on: lifecycle.hand_back(intent, now_leg, on=on))
+
+    def _fail(self, leg_id: str, run: int, limit_seconds: float) -> None:
+        error = {"code": "time_limit", "message": f"ran for longer than its hard time limit of {limit_seconds:g} seconds"}
+        self._settle(
+            leg_id,
+            run,
+            lambda intent, now_leg, on: lifecycle.fail(
+                intent, now_leg, error, seen_by_celery=True, guard_at=None, token=on.new_id(), on=on
+            ),
+        )
+
+    def _settle(self, leg_id: str, run: int, decide: Callable[..., lifecycle.Change]) -> None:
+        rt = self._axme.runtime
+        record = rt.ledger.leg_record(leg_id, history=False)
+        if record is None or record.leg.run != run:
+            return
+        try:
+            leg.settle(rt, record.leg, lambda intent, now_leg: decide(intent, now_leg, occasion(rt)))
+        except LeaseLost:
+            # It has ended by itself meanwhile.
+            return
+
+    def _cancel(self, intent_id: str) -> None:
+        try:
+            submit.cancel(self._axme.runtime, intent_id, reason="its task was revoked", by="celery")
+        except IntentEnded:
+            return
+
+    def _park(self, leg_id: str, run: int, task: str) -> None:
+        rt = self._axme.runtime
+        record = rt.ledger.leg_record(leg_id, history=False)
+        if record is None or record.leg.run != run or record.leg.status is not LegStatus.QUEUED:
+            return
+        reason = (
+            f"worker {rt.worker_name()} does not know the task {task!r}; "
+            f"deploy code that has it (or route it to workers that do), then `unpark`"
+        )
+        change = lifecycle.park(record.intent, record.leg, code="unknown_task", reason=reason, on=occasion(rt))
+        try:
+            rt.ledger.commit(change)
+        except StaleChange:
+            return
+
+
+def active_legs() -> list[tuple[str, int]]:
+    """(leg id, run) of every leg this worker's pool is at."""
+    found = []
+    for request in list(worker_state.active_requests):
+        mark = work.own_header(request.request_dict)
+        if mark is not None:
+            found.append((request.id, mark["run"]))
+    return found

@@ -1,0 +1,94 @@
+"""Records to rows and back. Rows never leave the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from sqlalchemy import Table
+
+from ..model import (
+    Checkpoint,
+    DeadLetter,
+    Delivery,
+    DeliveryKind,
+    EarlyAnswer,
+    Event,
+    Intent,
+    Leg,
+    LegStatus,
+    Recorded,
+    Status,
+    Wait,
+    WaitKind,
+    WaitStatus,
+)
+from . import tables
+
+Record = TypeVar("Record")
+
+#: How a column's value becomes a field's, where they differ.
+_FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
+    Intent: {"status": Status, "tags": tuple},
+    Leg: {"status": LegStatus},
+    Wait: {"kind": WaitKind, "status": WaitStatus, "to": tuple, "votes": tuple},
+    Event: {"status": Status},
+    Checkpoint: {"recorded": Recorded},
+    Delivery: {"kind": DeliveryKind},
+    EarlyAnswer: {},
+    DeadLetter: {},
+}
+
+TABLE_OF: dict[type, Table] = {
+    Intent: tables.intents,
+    Leg: tables.legs,
+    Wait: tables.waits,
+    Event: tables.events,
+    Checkpoint: tables.checkpoints,
+    Delivery: tables.outbox,
+    EarlyAnswer: tables.early_answers,
+    DeadLetter: tables.dead_letters,
+}
+
+_FIELDS = {
+    kind: tuple(f.name for f in fields(kind) if f.name in table.c)  # type: ignore[arg-type]
+    for kind, table in TABLE_OF.items()
+}
+
+
+def to_row(record: Any) -> dict[str, Any]:
+    """Every column of a record."""
+    return {name: _plain(getattr(record, name)) for name in _FIELDS[type(record)]}
+
+
+def changed(was: Any, now: Any) -> dict[str, Any]:
+    """The columns in which two records of one kind differ."""
+    return {
+        name: _plain(value)
+        for name in _FIELDS[type(now)]
+        if (value := getattr(now, name)) != getattr(was, name)
+    }
+
+
+def to_record(kind: type[Record], row: Mapping[str, Any], prefix: str = "") -> Record:
+    """A record from a row; ``prefix`` where columns of several tables were selected together."""
+    convert = _FROM_ROW[kind]
+    values = {}
+    for name in _FIELDS[kind]:
+        value = row[prefix + name]
+        converter = convert.get(name)
+        values[name] = converter(value) if converter is not None and value is not None else value
+    return kind(**values)
+
+
+def columns(kind: type, prefix: str = "") -> list[Any]:
+    """The columns to select for ``to_record``."""
+    table = TABLE_OF[kind]
+    return [table.c[name].label(prefix + name) if prefix else table.c[name] for name in _FIELDS[kind]]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return value.value if isinstance(value, Status | LegStatus | WaitStatus | WaitKind | Recorded | DeliveryKind) else value

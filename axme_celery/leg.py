@@ -1,0 +1,323 @@
+"""Run one leg: claim it, call its body, settle it.
+
+The body runs with a ``RunningLeg`` as its context, which ``step`` and the waits
+use to find what earlier runs recorded. A leg leaves its body in one of three
+ways: it returns (DONE), it raises an exception (FAILED), or a ``LegInterrupt``
+carries it out (it waits, is handed back, was lost, has drifted, is to be retried).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from . import lifecycle
+from .beats import best_effort, carry_out, occasion
+from .errors import Drifted, HandedBack, LeaseLost, LedgerUnavailable, LegInterrupt, OutsideIntent, StaleChange
+from .failure import describe
+from .model import Change, Checkpoint, Delivery, DeliveryKind, Intent, JsonDict, Lease, Leg, LegRecord, LegStatus, Recorded, Wait
+from .ports import Runtime
+
+log = logging.getLogger(__name__)
+
+#: How long Celery's own bookkeeping after a settled leg may take before the outbox repeats it.
+GUARD = timedelta(seconds=10)
+
+
+class RetryAsked(LegInterrupt):
+    """The task asked Celery to retry it."""
+
+    def __init__(self, signature: JsonDict, start_at: datetime | None, cause: str) -> None:
+        super().__init__(cause)
+        #: What the next run is to be called with.
+        self.signature = signature
+        self.start_at = start_at
+        self.cause = cause
+
+
+class NotToBeHad(Exception):
+    """The message is a duplicate, is late, or its intent has ended: nothing to run."""
+
+
+@dataclass
+class RunningLeg:
+    """The leg whose body is running: what was recorded before, and where in that the body is now."""
+
+    rt: Runtime
+    intent: Intent
+    leg: Leg
+    #: What earlier runs recorded, by (name, nth).
+    journal: dict[tuple[str, int], Checkpoint | Wait]
+    #: Called with the state AsyncResult is to show, before a wait is opened.
+    show_waiting: Callable[[], None]
+    _calls: dict[str, int] = field(default_factory=dict)
+    _asked: set[tuple[str, int]] = field(default_factory=set)
+    #: Steps that raised in this run, not recorded: the task may be retried and do them again.
+    _raised: list[tuple[tuple[str, int], int, Exception]] = field(default_factory=list)
+
+    @property
+    def fence(self) -> tuple[str, int]:
+        """(leg id, run): what every write of this run demands."""
+        return self.leg.id, self.leg.run
+
+    def ask(self, name: str) -> tuple[tuple[str, int], int]:
+        """The key of the next step or wait of this name, and its position among all."""
+        nth = self._calls.get(name, 0) + 1
+        self._calls[name] = nth
+        position = len(self._asked)
+        self._asked.add((name, nth))
+        return (name, nth), position
+
+    def raised(self, key: tuple[str, int], position: int, error: Exception) -> None:
+        """A step raised. Should the body handle that and go on, the failure becomes part of the record."""
+        self._raised.append((key, position, error))
+
+    def record_failure(self, key: tuple[str, int], position: int, error: Exception) -> None:
+        """Record a step as failed: later runs raise the same again instead of running it."""
+        value = self.rt.codec.encode(describe(error), what="error", limit_bytes=1 << 20, setting="axme_result_bytes")
+        checkpoint = Checkpoint(
+            leg_id=self.leg.id, name=key[0], nth=key[1], position=position, run=self.leg.run,
+            recorded=Recorded.FAILED, value=value,
+        )  # fmt: skip
+        self.rt.ledger.commit(Change(fence=self.fence, checkpoints=(checkpoint,)))
+
+    def before_new(self, key: tuple[str, int]) -> None:
+        """Called before anything happens that no earlier run recorded. Leaves the body if it must not happen here.
+
+        Raises HandedBack when the worker is stopping, LeaseLost when this run has been replaced, Drifted when
+        earlier runs recorded what the code has not asked for: then it is other code than they ran.
+        """
+        if self.journal:
+            self._refuse_drift(key)
+        if self.rt.stopping():
+            raise HandedBack(f"leg {self.leg.id} goes back to the queue: its worker is stopping")
+        if self.rt.lease_age_seconds() > self.rt.settings.lease_seconds:
+            # This process was held up for longer than its lease. Ask before causing any more effects.
+            lease = Lease(*self.fence)
+            if not self.rt.ledger.running([lease], 1):
+                raise lost(self.leg)
+        while self._raised:
+            # The body went on past these: a later run must take the same way.
+            self.record_failure(*self._raised.pop(0))
+
+    def _refuse_drift(self, key: tuple[str, int]) -> None:
+        forgiven_before = self.leg.drift_accepted_run
+        unasked = [
+            known
+            for known, entry in self.journal.items()
+            if known not in self._asked and entry.run >= forgiven_before
+        ]
+        if not unasked or self.leg.on_drift == "continue":
+            return
+        name, nth = min(unasked, key=lambda known: self.journal[known].position)
+        raise Drifted(
+            f"the code of {self.leg.task} has changed: it came to {key[0]!r} (call {key[1]}), which no run recorded, "
+            f"without asking for {name!r} (call {nth}), which one did. Nothing new was run. Put the old code back and "
+            f"`unpark`, or `unpark --accept-drift` to go on with this code"
+        )
+
+
+_current: ContextVar[RunningLeg | None] = ContextVar("axme_leg", default=None)
+
+
+def current() -> RunningLeg | None:
+    """The leg running here, if any."""
+    return _current.get()
+
+
+def required(what: str) -> RunningLeg:
+    """The leg running here. Raises OutsideIntent."""
+    running = _current.get()
+    if running is None:
+        raise OutsideIntent(what)
+    return running
+
+
+def run(
+    rt: Runtime,
+    leg_id: str,
+    run: int,
+    body: Callable[[RunningLeg], Any],
+    *,
+    guarded: bool,
+    show_waiting: Callable[[], None],
+) -> Any:
+    """Run this leg's body and settle it; returns what the body returned, already in the ledger.
+
+    guarded: Celery has bookkeeping to do after the body (a result to store, a chain to continue), which the outbox
+    is to repeat should the worker die in between.
+
+    Raises NotToBeHad when there is nothing to run, a LegInterrupt when the leg left its body (recorded), or the
+    body's own exception (recorded as the intent's failure).
+    """
+    record = claim(rt, leg_id, run)
+    leg = record.leg
+    journal = {(e.name, e.nth): e for e in (*record.checkpoints, *record.waits)}
+    running = RunningLeg(rt, record.intent, leg, journal, show_waiting)
+    token = _current.set(running)
+    try:
+        try:
+            value = body(running)
+        finally:
+            _current.reset(token)
+        _complete(rt, leg, value, guarded)
+        return value
+    except LegInterrupt as interrupt:
+        _settle_interrupt(rt, leg, interrupt)
+        raise
+    except LedgerUnavailable as error:
+        # The ledger could not take the end of this run, so it has not ended: the lease runs out and it runs again.
+        raise LeaseLost(f"run {run} of leg {leg_id} could not be settled: {error}") from error
+    except Exception as error:
+        _fail(rt, leg, error, guarded)
+        raise
+    finally:
+        best_effort(lambda: rt.tracker.release([Lease(leg_id, run)]))
+
+
+def finished(rt: Runtime, leg_id: str, run: int) -> tuple[Any] | None:
+    """The recorded result of a DONE leg, in a tuple; None when it is not DONE. For the message that repeats Celery's part."""
+    record = rt.ledger.leg_record(leg_id, history=False)
+    if record is None or record.leg.run != run or record.leg.result is None:
+        return None
+    return (rt.codec.decode(record.leg.result),)
+
+
+def claim(rt: Runtime, leg_id: str, run: int) -> LegRecord:
+    """Take the leg for this run. Raises NotToBeHad."""
+    lease, token = Lease(leg_id, run), rt.new_id()
+    # The lease comes first: should this process die between the two, a lease without a claim is dropped by the
+    # sweep, while a claim without a lease would be found late.
+    best_effort(lambda: rt.tracker.hold([lease], rt.settings.lease_seconds))
+    claimed: list[LegRecord] = []
+
+    def decide() -> Sequence[Change]:
+        record = rt.ledger.leg_record(leg_id)
+        if record is None:
+            raise NotToBeHad(f"leg {leg_id} is not in this ledger")
+        try:
+            change = lifecycle.claim(
+                record.intent, record.leg, run, worker=rt.worker_name(), token=token, on=occasion(rt)
+            )
+        except StaleChange as why:
+            raise NotToBeHad(str(why)) from None
+        intent = change.intent or record.intent
+        claimed[:] = [LegRecord(intent, change.legs[0][1], record.checkpoints, record.waits)]
+        return [change]
+
+    try:
+        carry_out(rt, decide)
+    except NotToBeHad:
+        # Only a lease of our own making may be dropped: the same run may be held by its rightful worker.
+        _release_unless_running(rt, lease)
+        raise
+    return claimed[0]
+
+
+def _release_unless_running(rt: Runtime, lease: Lease) -> None:
+    if not rt.ledger.running([lease], 1):
+        best_effort(lambda: rt.tracker.release([lease]))
+
+
+def lost(leg: Leg) -> LeaseLost:
+    """What a run raises when it finds that it was replaced."""
+    return LeaseLost(f"run {leg.run} of leg {leg.id} was replaced or its intent has ended; it may record nothing more")
+
+
+def settle(rt: Runtime, leg: Leg, decide: Callable[[Intent, Leg], Change]) -> tuple[Change, ...]:
+    """Commit what ends this run. Raises LeaseLost when the run was replaced or its intent ended meanwhile."""
+
+    def on_loaded() -> Sequence[Change]:
+        record = rt.ledger.leg_record(leg.id, history=False)
+        if record is None or record.leg.run != leg.run or record.leg.status is not LegStatus.RUNNING:
+            raise lost(leg)
+        return [decide(record.intent, record.leg)]
+
+    return carry_out(rt, on_loaded)
+
+
+def _complete(rt: Runtime, leg: Leg, value: Any, guarded: bool) -> None:
+    result = rt.codec.encode(
+        value, what=f"result of {leg.task}", limit_bytes=rt.settings.result_bytes, setting="axme_result_bytes"
+    )
+    on, token = occasion(rt), rt.new_id()
+    guard_at = on.now + GUARD if guarded else None
+    changes = settle(
+        rt,
+        leg,
+        lambda intent, now_leg: lifecycle.complete(intent, now_leg, result, guard_at=guard_at, token=token, on=on),
+    )
+    _remember_guards(changes)
+
+
+def _fail(rt: Runtime, leg: Leg, error: Exception, guarded: bool) -> None:
+    on, token = occasion(rt), rt.new_id()
+    described = describe(error)
+    try:
+        changes = settle(
+            rt,
+            leg,
+            lambda intent, now_leg: lifecycle.fail(
+                intent, now_leg, described, seen_by_celery=True,
+                guard_at=on.now + GUARD if guarded else None, token=token, on=on,
+            ),
+        )  # fmt: skip
+    except LedgerUnavailable as away:
+        raise LeaseLost(f"run {leg.run} of leg {leg.id} could not be settled: {away}") from error
+    _remember_guards(changes)
+
+
+def _settle_interrupt(rt: Runtime, leg: Leg, interrupt: LegInterrupt) -> None:
+    """Record why the leg left its body. A suspended leg is recorded already, a lost one may record nothing."""
+    on = occasion(rt)
+    try:
+        if isinstance(interrupt, HandedBack):
+            settle(rt, leg, lambda intent, now_leg: lifecycle.hand_back(intent, now_leg, on=on))
+        elif isinstance(interrupt, Drifted):
+            settle(
+                rt,
+                leg,
+                lambda intent, now_leg: lifecycle.park(intent, now_leg, code="drift", reason=str(interrupt), on=on),
+            )
+        elif isinstance(interrupt, RetryAsked):
+            settle(
+                rt,
+                leg,
+                lambda intent, now_leg: lifecycle.retry(
+                    intent, now_leg, interrupt.signature, cause=interrupt.cause,
+                    start_at=interrupt.start_at or on.now, on=on,
+                ),
+            )  # fmt: skip
+    except (LeaseLost, LedgerUnavailable) as why:
+        log.warning("leg %s left its body but that was not recorded: %s", leg.id, why, extra={"leg": leg.id})
+
+
+# -- the guards of what this thread has just settled -----------------------------
+
+_guards: ContextVar[tuple[str, ...]] = ContextVar("axme_guards", default=())
+
+
+def _remember_guards(changes: Sequence[Change]) -> None:
+    kept = [d.id for c in changes for d in c.outbox if is_guard(d)]
+    if kept:
+        _guards.set((*_guards.get(), *kept))
+
+
+def is_guard(delivery: Delivery) -> bool:
+    """True for an outbox row that only repeats what Celery is about to do itself."""
+    return bool(delivery.body.get("finish")) or (delivery.kind is DeliveryKind.RESULT and delivery.attempts == 0)
+
+
+def take_guards() -> tuple[str, ...]:
+    """The guards of what was settled here since the last call: Celery has done its part, they may go."""
+    guards = _guards.get()
+    if guards:
+        _guards.set(())
+    return guards
+
+
+__all__ = ["NotToBeHad", "RetryAsked", "RunningLeg", "current", "finished", "required", "run", "take_guards"]

@@ -1,0 +1,247 @@
+"""Notices: how a person hears that something waits for them.
+
+A notifier is a function ``(notice, settings) -> None`` that raises when it failed; the delivery is then tried again,
+so a notice may arrive twice: its ``id`` stays the same. Three are built in; others are entry points of the group
+``axme_celery.notifiers``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from .config import Settings
+from .durations import utc_iso
+from .errors import BadSetting
+
+if TYPE_CHECKING:
+    from email.message import EmailMessage
+
+GROUP = "axme_celery.notifiers"
+
+#: Seconds one step of talking to the mail server may take.
+SMTP_TIMEOUT_SECONDS = 20
+
+_log = logging.getLogger("axme_celery.notices")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """One thing to tell somebody."""
+
+    #: The same on every try, so that whoever hears it twice can tell.
+    id: str
+    kind: Literal["wait_opened", "reminder", "escalation", "dead_letter"]
+    intent_id: str
+    #: The wait it is about; None for a dead letter.
+    wait_id: str | None
+    #: Assignees: addresses, or names that ``axme_contacts`` maps to one.
+    to: tuple[str, ...]
+    #: One line: what is asked, or what happened.
+    title: str
+    #: What else there is to say, plain text.
+    text: str
+    #: Where to answer, where ``axme_base_url`` is set.
+    url: str | None
+    #: When it arose, UTC.
+    at: datetime
+
+
+Notifier = Callable[[Notice, Settings], None]
+
+
+def load(names: Iterable[str]) -> list[Notifier]:
+    """The notifiers of these names, in their order.
+
+    Raises BadSetting for a name nobody provides, with what was probably meant, and for one that cannot be imported.
+    """
+    found = []
+    for name in names:
+        if name in BUILT_IN:
+            found.append(BUILT_IN[name])
+            continue
+        from importlib.metadata import entry_points
+
+        provided = {each.name: each for each in entry_points(group=GROUP)}
+        if name not in provided:
+            known = sorted({*BUILT_IN, *provided})
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"
+            raise BadSetting(f"axme_notifiers has {name!r}, which no installed package provides; {hint}")
+        try:
+            notifier = provided[name].load()
+        except Exception as wrong:
+            raise BadSetting(
+                f"axme_notifiers has {name!r}, which cannot be imported from {provided[name].value}: {wrong!r}"
+            ) from wrong
+        if not callable(notifier):
+            raise BadSetting(f"axme_notifiers has {name!r}, but {provided[name].value} cannot be called")
+        found.append(notifier)
+    return found
+
+
+def log(notice: Notice, settings: Settings) -> None:
+    """Write the notice to the logger ``axme_celery.notices``, with its ids as fields."""
+    level = {"dead_letter": logging.ERROR, "escalation": logging.WARNING}.get(notice.kind, logging.INFO)
+    _log.log(
+        level,
+        "%s for %s: %s%s",
+        notice.kind.replace("_", " "),
+        ", ".join(_line(each) for each in notice.to) or "nobody",
+        _line(notice.title),
+        f" ({notice.url})" if notice.url else "",
+        extra={"notice": notice.id, "kind": notice.kind, "intent": notice.intent_id, "wait": notice.wait_id},
+    )
+
+
+def email(notice: Notice, settings: Settings) -> None:
+    """Send the notice as one mail to all its assignees who have an address.
+
+    An assignee's address is what ``axme_contacts`` says, else the assignee itself where it contains "@".
+    None in ``axme_contacts`` means: no mail for this one.
+
+    Raises ConnectionError when the server refuses every address or cannot be reached,
+    BadSetting where nobody has an address and not everybody is exempt.
+    """
+    if settings.email_host is None or settings.email_from is None:
+        raise BadSetting("the email notifier needs axme_email_host and axme_email_from")
+    addresses, unknown = _addresses(notice, settings)
+    if unknown and not addresses:
+        raise BadSetting(
+            f"no e-mail address for {', '.join(map(repr, unknown))}; add them to axme_contacts (None: no mail)"
+        )
+    if unknown:
+        _log.warning("no e-mail address", extra={"notice": notice.id, "assignees": unknown})
+    if addresses:
+        _send(_message(notice, settings.email_from, addresses), settings)
+
+
+def webhook(notice: Notice, settings: Settings) -> None:
+    """Post the notice to ``axme_notify_webhook_url``: ``{"text": ...}``, as Slack's webhooks read it, and our fields.
+
+    Raises OSError when there is no answer in time, or one that is not 2xx; BadInput when the URL may not be called.
+    """
+    from .outbound import post
+
+    if settings.notify_webhook_url is None:
+        raise BadSetting("the webhook notifier needs axme_notify_webhook_url")
+    body = {
+        "text": "\n".join(_slack(each) for each in (f"*{_line(notice.title)}*", notice.text) if each)
+        + (f"\n<{_slack(notice.url)}>" if notice.url else ""),
+        "id": notice.id,
+        "kind": notice.kind,
+        "intent_id": notice.intent_id,
+        "wait_id": notice.wait_id,
+        "to": notice.to,
+        "title": notice.title,
+        "url": notice.url,
+        "at": utc_iso(notice.at),
+    }
+    status = post(
+        settings.notify_webhook_url,
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json", "webhook-id": notice.id},
+        deadline_seconds=settings.webhook_deadline_seconds,
+        allow_cidrs=settings.webhook_allow_cidrs,
+    )
+    if not 200 <= status < 300:
+        raise ConnectionError(f"notice {notice.id}: the webhook answered {status}; only 2xx counts as received")
+
+
+BUILT_IN: dict[str, Notifier] = {"log": log, "email": email, "webhook": webhook}
+
+
+# -- text ---------------------------------------------------------------------
+
+
+def _line(text: str) -> str:
+    """One line: what could end a header or forge a line of a log becomes a blank."""
+    return re.sub(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+", " ", text).strip()
+
+
+def _slack(text: str) -> str:
+    # So that a title cannot write <!channel> and wake everybody.
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+# -- mail ---------------------------------------------------------------------
+
+
+# One plain address: no line break, no second one behind a comma, no name around it.
+_ADDRESS = re.compile(r'[^\s@<>,;:"()\[\]\\\x00-\x1f\x7f]{1,64}@[^\s@<>,;:"()\[\]\\\x00-\x1f\x7f]{1,255}')
+
+
+def _addresses(notice: Notice, settings: Settings) -> tuple[list[str], list[str]]:
+    """The addresses of the assignees, and the assignees who have none and are not exempt."""
+    addresses: dict[str, None] = {}
+    unknown = []
+    for who in notice.to:
+        address = settings.contacts.get(who, who if "@" in who else "")
+        if address is None:
+            continue
+        if _ADDRESS.fullmatch(address):
+            addresses[address] = None
+        else:
+            unknown.append(who)
+    return list(addresses), unknown
+
+
+def _message(notice: Notice, sender: str, addresses: list[str]) -> EmailMessage:
+    from email.message import EmailMessage
+    from email.policy import SMTP
+    from email.utils import format_datetime, parseaddr
+
+    domain = parseaddr(sender)[1].rpartition("@")[2] or "localhost"
+    message = EmailMessage(policy=SMTP)
+    message["From"] = sender
+    message["To"] = ", ".join(addresses)
+    message["Subject"] = _line(notice.title)
+    message["Date"] = format_datetime(notice.at)
+    # From the notice's id alone: a mail program that gets a second try shows one mail.
+    message["Message-ID"] = f"<{_token(notice.id)}@{domain}>"
+    if notice.wait_id:
+        message["References"] = f"<{_token(notice.wait_id)}@{domain}>"  # reminders of one wait make one thread
+    message["Auto-Submitted"] = "auto-generated"  # out-of-office replies stay away
+    parts = [notice.text, notice.url or "", f"Intent {notice.intent_id}"]
+    message.set_content("\n\n".join(each for each in parts if each).replace("\0", "") + "\n")
+    return message
+
+
+def _token(id: str) -> str:
+    return id if re.fullmatch(r"[A-Za-z0-9-]{1,64}", id) else hashlib.sha256(id.encode()).hexdigest()[:40]
+
+
+def _send(message: EmailMessage, settings: Settings) -> None:
+    import smtplib
+    import ssl
+
+    host, port = settings.email_host or "", settings.email_port
+    try:
+        tls = ssl.create_default_context()
+        server = (
+            smtplib.SMTP_SSL(host, port, timeout=SMTP_TIMEOUT_SECONDS, context=tls)
+            if port == 465
+            else smtplib.SMTP(host, port, timeout=SMTP_TIMEOUT_SECONDS)
+        )
+        with server:
+            if settings.email_starttls and port != 465:
+                server.starttls(context=tls)
+            if settings.email_username:
+                server.login(settings.email_username, settings.email_password or "")
+            refused = server.send_message(message)
+    except (smtplib.SMTPException, OSError) as wrong:
+        raise ConnectionError(
+            f"mail {message['Message-ID']} was not taken by {host}:{port}: {_line(str(wrong))}"
+        ) from wrong
+    if refused:
+        # Others have it. Trying again would send it to them again, and be refused again.
+        _log.error(
+            "mail refused for some", extra={"message_id": str(message["Message-ID"]), "refused": sorted(refused)}
+        )

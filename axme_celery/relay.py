@@ -1,0 +1,133 @@
+"""The relay thread: sends what this process committed, soon and in the background.
+
+The caller of a verb never talks to the broker: publishing blocks for as long
+as a broker hangs. What this thread does not get done (the process dies, the
+queue is full, the broker is away) stays in the outbox, where the sweep finds it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import heapq
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from .deliver import send_all
+from .errors import AxmeError
+from .model import Delivery, DeliveryKind
+from .ports import Runtime, Sender
+
+log = logging.getLogger(__name__)
+
+#: What is due later than this is left to the sweep.
+HORIZON_SECONDS = 3.0
+#: More than this many unsent deliveries are left to the sweep: memory must not grow while a broker is away.
+CAPACITY = 20_000
+#: Sent and settled in one go.
+BATCH = 100
+#: How long a process that ends waits for its last deliveries.
+EXIT_SECONDS = 3.0
+
+
+class RelayThread:
+    """One daemon thread per process, started at the first delivery; a forked child starts its own."""
+
+    def __init__(self, runtime: Callable[[], Runtime], senders: Mapping[DeliveryKind, Sender]) -> None:
+        self._runtime = runtime
+        self._senders = senders
+        self._order = itertools.count()
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)
+        atexit.register(self.drain, EXIT_SECONDS)
+
+    def _reset(self) -> None:
+        self._heap: list[tuple[float, int, Delivery]] = []
+        self._late: list[tuple[float, list[str]]] = []
+        self._settled: list[str] = []
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._busy = False
+
+    def send(self, deliveries: Sequence[Delivery]) -> None:
+        """Send these when each is due; returns at once."""
+        now, ledger_now = time.monotonic(), self._runtime().ledger.now()
+        with self._changed:
+            for delivery in deliveries:
+                wait = max(0.0, (delivery.next_at - ledger_now).total_seconds())
+                if wait <= HORIZON_SECONDS and len(self._heap) < CAPACITY:
+                    heapq.heappush(self._heap, (now + wait, next(self._order), delivery))
+            self._wake()
+
+    def send_if_committed(self, delivery_ids: Sequence[str]) -> None:
+        """Send these if the transaction they were written in has committed within a moment; else the sweep will."""
+        with self._changed:
+            self._late.append((time.monotonic() + 0.05, list(delivery_ids)))
+            self._wake()
+
+    def settled(self, delivery_ids: Sequence[str]) -> None:
+        """These need no sending any more: remove their rows, in one go with others."""
+        with self._changed:
+            self._settled.extend(delivery_ids)
+            self._wake()
+
+    def drain(self, seconds: float) -> bool:
+        """Wait until everything due is sent, at most this long. True when nothing is left."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with self._changed:
+                due = self._heap and self._heap[0][0] <= time.monotonic()
+                if self._thread is None or not (due or self._busy or self._settled or self._late):
+                    return True
+            time.sleep(0.005)
+        return False
+
+    def _wake(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="axme-relay", daemon=True)
+            self._thread.start()
+        self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._busy = False
+                while not self._ready():
+                    self._changed.wait(self._until_next())
+                self._busy = True
+                now = time.monotonic()
+                batch = []
+                while self._heap and self._heap[0][0] <= now and len(batch) < BATCH:
+                    batch.append(heapq.heappop(self._heap)[2])
+                settled, self._settled = self._settled, []
+                late = [ids for at, ids in self._late if at <= now]
+                self._late = [(at, ids) for at, ids in self._late if at > now]
+            try:
+                self._work(batch, settled, late)
+            except AxmeError as error:
+                # The ledger is away: the rows are still in the outbox, and so is the work.
+                log.warning("relay leaves %d deliveries to the sweep: %s", len(batch), error)
+            except Exception:
+                log.exception("relay leaves %d deliveries to the sweep", len(batch))
+
+    def _work(self, batch: list[Delivery], settled: list[str], late: list[list[str]]) -> None:
+        rt = self._runtime()
+        if settled:
+            rt.ledger.outbox_settle(settled)
+        for ids in late:
+            batch += rt.ledger.outbox_by_ids(ids)
+        if batch:
+            send_all(rt, self._senders, batch)
+
+    def _ready(self) -> bool:
+        next_in = self._until_next()
+        return bool(self._settled) or (next_in is not None and next_in <= 0)
+
+    def _until_next(self) -> float | None:
+        moments = [at for at, _ in self._late]
+        if self._heap:
+            moments.append(self._heap[0][0])
+        return min(moments) - time.monotonic() if moments else None

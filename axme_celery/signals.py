@@ -1,0 +1,298 @@
+"""The one table of Celery signals we touch, and the wrapper that carries a leg.
+
+Signals observe and install; they cannot refuse or suspend a task, for Celery
+swallows what they raise. So at ``worker_init``, before any tracer is built and
+any child is forked, every task's ``run`` is wrapped once. The wrapper costs an
+ordinary message one look at its headers; a message with our header it carries
+as a leg.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from billiard.exceptions import WorkerLostError
+from celery import signals
+from celery.app.task import Context, Task
+from celery.exceptions import Ignore, Reject, Retry
+from celery.utils.imports import symbol_by_name
+from celery.worker.request import Request
+from celery.worker.state import task_ready
+
+from . import leg, work
+from .errors import AxmeError, Drifted, HandedBack, LegInterrupt, LeaseLost, OutsideIntent, Suspended
+from .leg import NotToBeHad, RetryAsked, RunningLeg
+
+if TYPE_CHECKING:
+    from .extension import Axme
+
+log = logging.getLogger(__name__)
+
+#: AsyncResult's state while a leg waits.
+WAITING = "WAITING"
+
+
+def connect(axme: Axme) -> None:
+    """Touch Celery: everything we hook into is in this table. ``weak=False``, or a closure is never called."""
+    uid = f"axme-{id(axme)}"
+
+    def on(signal: Any, handler: Callable[..., None]) -> None:
+        signal.connect(handler, weak=False, dispatch_uid=f"{uid}-{handler.__name__}")
+
+    def worker_init(sender: Any = None, **_: Any) -> None:
+        if sender is not None and sender.app is axme.app:
+            install(axme)
+            axme.keeper.start()
+
+    def worker_shutting_down(how: str | None = None, **_: Any) -> None:
+        axme.keeper.stopping(cold=how == "Cold")
+
+    def worker_shutdown(sender: Any = None, **_: Any) -> None:
+        axme.keeper.stop()
+
+    def task_postrun(task: Any = None, **_: Any) -> None:
+        # Celery has done its part of what this thread settled; its guards are not needed.
+        guards = leg.take_guards()
+        if guards and task.app is axme.app:
+            axme.runtime.relay.settled(guards)
+
+    def task_revoked(request: Any = None, terminated: bool = False, **_: Any) -> None:
+        mark = work.own_header(getattr(request, "request_dict", None))
+        if mark is not None and request.app is axme.app:
+            axme.keeper.revoked(mark["intent"])
+
+    def task_unknown(message: Any = None, name: str = "", id: str = "", **_: Any) -> None:
+        mark = work.own_header(message.headers)
+        if mark is not None:
+            axme.keeper.unknown(id, mark["run"], name)
+
+    on(signals.worker_init, worker_init)
+    on(signals.worker_shutting_down, worker_shutting_down)
+    on(signals.worker_shutdown, worker_shutdown)
+    on(signals.task_postrun, task_postrun)
+    on(signals.task_revoked, task_revoked)
+    on(signals.task_unknown, task_unknown)
+
+
+def install(axme: Axme) -> None:
+    """Wrap every registered task, once. Celery's own are left alone."""
+    axme.app.finalize()
+    for name, task in list(axme.app.tasks.items()):
+        if not name.startswith("celery.") and not getattr(task, "__axme_wrapped__", False):
+            _wrap(axme, task)
+
+
+def _wrap(axme: Axme, task: Task) -> None:
+    task.run = _as_leg(axme, task, task.run)
+    task.Request = _request_class(axme, task.Request)
+    task.__axme_wrapped__ = True
+    if not isinstance(task, LegTask):
+        task.apply_async = _keeping_own_retries(task, task.apply_async)
+
+
+# -- the wrapper -------------------------------------------------------------------
+
+#: The signature a task of this leg published itself with (``self.retry``), instead of publishing it.
+_retried: ContextVar[list[Any] | None] = ContextVar("axme_retried", default=None)
+
+
+def _as_leg(axme: Axme, task: Task, run: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(run)
+    def carried(*args: Any, **kwargs: Any) -> Any:
+        request = task.request
+        mark = request.get(work.HEADER)
+        if mark is None:
+            if isinstance(task, LegTask) and _came_as_message(request):
+                mark = _adopt(axme, task, request)
+            else:
+                return run(*args, **kwargs)
+        if mark.get("finish"):
+            return _finish(axme, request.id, mark["run"])
+        return _carry(axme, task, request, mark["run"], lambda: run(*args, **kwargs))
+
+    return carried
+
+
+def _carry(axme: Axme, task: Task, request: Context, run: int, call: Callable[[], Any]) -> Any:
+    """Run the task's body as a leg, and tell Celery how it ended in Celery's own terms."""
+    rt = axme.runtime
+    ignored = bool(request.ignore_result if request.ignore_result is not None else task.ignore_result)
+    continues = bool(request.chain or request.callbacks or request.errbacks or request.chord or request.group)
+    retry: list[Retry] = []
+
+    def body(running: RunningLeg) -> Any:
+        token = _retried.set([])
+        try:
+            value = call()
+            published = _retried.get()
+            if published:
+                raise _retry_asked(axme, published[-1], None)
+            return value
+        except Retry as error:
+            retry.append(error)
+            signature = error.sig if error.sig is not None else task.signature_from_request(request)
+            raise _retry_asked(axme, signature, error) from error
+        except Ignore:
+            # The task says its result is of no interest; its intent has done what it promised.
+            return None
+        except Reject as error:
+            raise AxmeError(f"the task rejected its message: {error.reason}") from error
+        finally:
+            _retried.reset(token)
+
+    try:
+        return leg.run(
+            rt, request.id, run, body,
+            guarded=continues or not ignored, show_waiting=lambda: _show(task, request, ignored, WAITING),
+        )  # fmt: skip
+    except NotToBeHad as why:
+        log.info("nothing to run: %s", why, extra={"leg": request.id, "run": run})
+        raise Ignore from None
+    except RetryAsked:
+        if retry:
+            raise retry[0] from None
+        raise Ignore from None
+    except Suspended:
+        raise Ignore from None
+    except (HandedBack, LeaseLost, Drifted) as why:
+        log.warning("%s", why, extra={"leg": request.id, "run": run})
+        if isinstance(why, Drifted):
+            _show(task, request, ignored, WAITING)
+        raise Ignore from None
+    except LegInterrupt:
+        raise Ignore from None
+
+
+def _finish(axme: Axme, leg_id: str, run: int) -> Any:
+    """A leg that is DONE, but whose worker died before Celery stored its result and went on: give it the result."""
+    found = leg.finished(axme.runtime, leg_id, run)
+    if found is None:
+        raise Ignore
+    return found[0]
+
+
+def _retry_asked(axme: Axme, signature: Any, error: Retry | None) -> RetryAsked:
+    read = axme.read_work(signature)
+    cause = str(error.exc) if error is not None and error.exc is not None else "the task asked for it"
+    return RetryAsked(read.signature, read.start_at, cause)
+
+
+def _show(task: Task, request: Context, ignored: bool, state: str) -> None:
+    """Let AsyncResult say where the leg is. Best effort: the ledger is the truth."""
+    if ignored:
+        return
+    try:
+        mark = request.get(work.HEADER) or {}
+        task.backend.store_result(request.id, {"intent": mark.get("intent")}, state, request=request)
+    except Exception as error:
+        log.warning("result backend does not show %s for leg %s: %s", state, request.id, error)
+
+
+def _came_as_message(request: Context) -> bool:
+    return not request.called_directly and not request.is_eager
+
+
+def _adopt(axme: Axme, task: Task, request: Context) -> dict[str, Any]:
+    """A durable task sent by name, by a program without this extension: make it an intent on arrival.
+
+    A second delivery of the same message finds the leg there.
+    """
+    return axme.adopt(task.signature_from_request(request))
+
+
+# -- retries of a leg go through the ledger ------------------------------------------
+
+
+def _keeping_own_retries(task: Task, apply_async: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(apply_async)
+    def apply(args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any) -> Any:
+        if keep_own_retry(task, args, kwargs, task_id, options):
+            return task.AsyncResult(task_id)
+        return apply_async(args, kwargs, task_id=task_id, **options)
+
+    return apply
+
+
+def keep_own_retry(task: Task, args: Any, kwargs: Any, task_id: str | None, options: dict[str, Any]) -> bool:
+    """True when this call is the running leg publishing itself again (``self.retry``): kept for the ledger instead."""
+    published = _retried.get()
+    if published is None or task_id is None or task_id != task.request.id:
+        return False
+    published.append(
+        task.signature(args=args or (), kwargs=kwargs or {}, **{**options, "task_id": task_id})
+    )
+    return True
+
+
+# -- @axme.task ---------------------------------------------------------------------
+
+
+class LegTask(Task):
+    """The base of ``@axme.task``: a Celery task whose calls are intents."""
+
+    abstract = True
+
+    #: What ``@axme.task`` was given.
+    axme_deadline: Any = None
+    axme_max_attempts: int | None = None
+    axme_type: str | None = None
+    axme_on_drift: str = "park"
+
+    def apply_async(  # noqa: D102
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        shadow: Any = None,
+        **options: Any,
+    ) -> Any:
+        options = {**options, "link": link, "link_error": link_error, "shadow": shadow}
+        if keep_own_retry(self, args, kwargs, task_id, options):
+            return self.AsyncResult(task_id)
+        app = self._get_app()
+        if app.conf.task_always_eager:
+            return super().apply_async(args, kwargs, task_id=task_id, producer=producer, **options)
+        axme: Axme | None = getattr(app, "axme", None)
+        if axme is None:
+            raise OutsideIntent(f"{self.name} is an @axme.task but its app has no Axme(app); its call")
+        signature = self.signature(args=args or (), kwargs=kwargs or {}, **{**options, "task_id": task_id})
+        return axme.call(self, signature)
+
+
+# -- what a worker's parent sees ------------------------------------------------------
+
+
+def _request_class(axme: Axme, present: Any) -> type[Request]:
+    """The task's own request class, with the ends of a leg that only the parent sees sent to the ledger."""
+    base: type[Request] = symbol_by_name(present) if isinstance(present, str) else present
+
+    class LegRequest(base):  # type: ignore[misc, valid-type]
+        def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+            mark = work.own_header(self._request_dict)
+            error = getattr(exc_info.exception, "exc", exc_info.exception)
+            if mark is None or not isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt):
+                return super().on_failure(exc_info, send_failed_event, return_ok)
+            # The child died with the leg. The leg runs again, so Celery must not store FAILURE: that would fail
+            # its whole chain.
+            task_ready(self)
+            if self.task.acks_late:
+                self.acknowledge()
+            axme.keeper.lost(self.id, mark["run"], str(error) or type(error).__name__)
+            return None
+
+        def on_timeout(self, soft: bool, timeout: float) -> Any:
+            mark = work.own_header(self._request_dict)
+            if mark is not None and not soft:
+                axme.keeper.overran(self.id, mark["run"], timeout)
+            return super().on_timeout(soft, timeout)
+
+    LegRequest.__name__ = base.__name__
+    return LegRequest
+

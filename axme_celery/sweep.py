@@ -1,0 +1,274 @@
+"""Sweep: one pass over what time has made due. Each broom is one function, safe to run twice at once.
+
+Quick brooms run at every tick: leases that lapsed, timers that fall due, the
+outbox. Slow ones, every few ticks, refill the tracker from the ledger and look
+for what no index would show: messages that were lost, early answers whose wait
+has opened, and what may be pruned. They never trust the tracker; whatever it
+says only makes them look at the ledger, where the change is decided and fenced.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+
+from . import lifecycle
+from .answer import match_early
+from .beats import HORIZON, announce, best_effort, carry_out, occasion
+from .deliver import send_all
+from .errors import AxmeError, StaleChange, TrackerUnavailable
+from .durations import seconds
+from .model import Change, DeliveryKind, Lease, LegStatus, Timer, WaitRecord
+from .ports import Runtime, Sender
+
+log = logging.getLogger(__name__)
+
+#: Timers are taken this many ticks ahead, so that a wake-up is committed before its moment and leaves at it.
+AHEAD_TICKS = 2
+#: Changes committed together, and rows looked at in one query.
+BATCH = 500
+#: Slow brooms run once in this many ticks (or when asked to).
+SLOW_TICKS = 10
+#: A taken timer, or a delivery in the works, comes back after this long if the sweeper dies with it.
+HOLD_SECONDS = 10.0
+
+#: Rows a refill reads at most: all that may fall due within the tracker's horizon.
+REFILL = 200_000
+
+Counts = dict[str, int]
+
+
+def sweep(rt: Runtime, senders: Mapping[DeliveryKind, Sender], sweeper: str, *, slow: bool | None = None) -> Counts:
+    """One pass. ``slow``: also the slow brooms; None lets one sweeper in so many ticks do them.
+
+    Returns what each broom did, for the log. A broom that fails does not keep the others from their work.
+    """
+    best_effort(lambda: rt.tracker.tick(sweeper))
+    counts: Counts = {}
+    _broom(counts, "leases", lambda: lapsed_leases(rt))
+    _broom(counts, "timers", lambda: due_timers(rt))
+    _broom(counts, "outbox", lambda: undelivered(rt, senders))
+    if slow or (slow is None and _slow_turn(rt, sweeper)):
+        _broom(counts, "refilled", lambda: refill(rt))
+        _broom(counts, "resent", lambda: lost_messages(rt))
+        _broom(counts, "matched", lambda: early_answers(rt))
+        if rt.settings.retention is not None:
+            _broom(counts, "pruned", lambda: prune(rt, BATCH))
+    return counts
+
+
+def _broom(counts: Counts, name: str, run: Callable[[], int]) -> None:
+    try:
+        done = run()
+    except AxmeError as error:
+        log.warning("broom %s stopped: %s", name, error)
+        return
+    if done:
+        counts[name] = done
+
+
+def _slow_turn(rt: Runtime, sweeper: str) -> bool:
+    # A fresh owner each time: the lock is not for excluding others but for letting one through per period.
+    try:
+        return rt.tracker.lock("slow", rt.new_id(), SLOW_TICKS * rt.settings.tick_seconds)
+    except TrackerUnavailable:
+        return True
+
+
+# -- quick brooms ---------------------------------------------------------------
+
+
+def lapsed_leases(rt: Runtime) -> int:
+    """Legs whose worker has been silent for longer than its lease are queued again."""
+    moved = 0
+    while lapsed := rt.tracker.lapsed(BATCH):
+        running = rt.ledger.running(lapsed, BATCH)
+        for lease in running:
+            moved += lose(rt, lease, "its worker fell silent")
+        rt.tracker.release(lapsed)
+        if len(lapsed) < BATCH:
+            break
+    return moved
+
+
+def lose(rt: Runtime, lease: Lease, cause: str) -> int:
+    """Queue a leg again whose run has died; or fail it when it has died too often. 1 when it was so."""
+
+    def decide() -> Sequence[Change]:
+        record = rt.ledger.leg_record(lease.leg_id, history=False)
+        if record is None or record.leg.status is not LegStatus.RUNNING or record.leg.run != lease.run:
+            return ()
+        return [lifecycle.lose(record.intent, record.leg, lease.run, cause=cause, on=occasion(rt))]
+
+    return len(carry_out(rt, decide))
+
+
+def due_timers(rt: Runtime) -> int:
+    """Waits that wake, time out, remind, escalate or poll; intents whose deadline passed."""
+    ahead = timedelta(seconds=rt.settings.tick_seconds * AHEAD_TICKS)
+    done = 0
+    while True:
+        now = rt.ledger.now(fresh=True)
+        taken = _take(rt, now + ahead)
+        waits = [t for t in taken if t.kind == "wait"]
+        done += _fire(rt, waits, ahead)
+        for timer in taken:
+            if timer.kind == "intent" and timer.due_at <= now:
+                done += time_out(rt, timer.id)
+        # What is not due yet must be seen again at the next tick, not when the hold ends.
+        early = [t for t in taken if t.kind == "intent" and t.due_at > now]
+        if early:
+            best_effort(lambda timers=early: rt.tracker.schedule(timers))  # type: ignore[misc]
+        if len(taken) < BATCH:
+            return done
+
+
+def _take(rt: Runtime, until: object) -> list[Timer]:
+    try:
+        return rt.tracker.take(until, HOLD_SECONDS, BATCH)  # type: ignore[arg-type]
+    except TrackerUnavailable as error:
+        log.warning("tracker unavailable, timers are read from the ledger: %s", error)
+        return [*rt.ledger.due_waits(until, BATCH), *rt.ledger.due_intents(until, BATCH)]  # type: ignore[arg-type]
+
+
+def _fire(rt: Runtime, timers: Sequence[Timer], ahead: timedelta) -> int:
+    """Fire what is due of these waits, many in one transaction; one by one those that lost a race."""
+    if not timers:
+        return 0
+    on = occasion(rt)
+    changes: dict[str, Change] = {}
+    again: list[str] = []
+    keep: list[Timer] = []
+    records = {r.wait.id: r for r in rt.ledger.wait_records([t.id for t in timers])}
+    for timer in timers:
+        record = records.get(timer.id)
+        change = None if record is None else lifecycle.fire(record, ahead=ahead, on=on)
+        if record is None or change is None:
+            keep += _still_due(record, timer)
+        elif record.intent.id in changes:
+            again.append(timer.id)
+        else:
+            changes[record.intent.id] = change
+    done = _commit_many(rt, list(changes.values()), again)
+    for wait_id in again:
+        done += fire_one(rt, wait_id, ahead)
+    gone = [("wait", t.id) for t in timers if t not in keep and t.id not in _open_after(changes, again)]
+    best_effort(lambda: rt.tracker.unschedule(gone))
+    if keep:
+        best_effort(lambda: rt.tracker.schedule(keep))
+    return done
+
+
+def _open_after(changes: Mapping[str, Change], again: Sequence[str]) -> set[str]:
+    """Waits that stay open with a later moment: ``announce`` has scheduled that already."""
+    still = {wait.id for change in changes.values() for _, wait in change.waits if wait.due_at is not None}
+    return still | set(again)
+
+
+def _still_due(record: WaitRecord | None, timer: Timer) -> list[Timer]:
+    if record is None or record.wait.due_at is None:
+        return []
+    return [Timer("wait", timer.id, record.wait.due_at)]
+
+
+def _commit_many(rt: Runtime, changes: Sequence[Change], again: list[str]) -> int:
+    """All in one transaction; if one of them was too late, they are all left to be fired one by one."""
+    if not changes:
+        return 0
+    try:
+        rt.ledger.commit(*changes)
+    except StaleChange:
+        again += [wait.id for change in changes for _, wait in change.waits]
+        return 0
+    announce(rt, changes)
+    return len(changes)
+
+
+def fire_one(rt: Runtime, wait_id: str, ahead: timedelta = timedelta(0)) -> int:
+    """Fire what is due of one wait. 1 when something was."""
+
+    def decide() -> Sequence[Change]:
+        record = rt.ledger.wait(wait_id)
+        change = None if record is None else lifecycle.fire(record, ahead=ahead, on=occasion(rt))
+        return () if change is None else [change]
+
+    return len(carry_out(rt, decide))
+
+
+def time_out(rt: Runtime, intent_id: str) -> int:
+    """End an intent whose deadline has passed. 1 when it was so."""
+
+    def decide() -> Sequence[Change]:
+        intent, on = rt.ledger.intent(intent_id), occasion(rt)
+        if intent is None or intent.status.is_final or intent.deadline_at is None or intent.deadline_at > on.now:
+            return ()
+        return [lifecycle.time_out(intent, rt.ledger.legs(intent_id), rt.ledger.waits(intent_id), on=on)]
+
+    done = len(carry_out(rt, decide))
+    best_effort(lambda: rt.tracker.unschedule([("intent", intent_id)]))
+    return done
+
+
+def undelivered(rt: Runtime, senders: Mapping[DeliveryKind, Sender]) -> int:
+    """Deliveries that are due and that no process is sending."""
+    sent = 0
+    while True:
+        now = rt.ledger.now(fresh=True)
+        due = rt.ledger.outbox_due(now, 100, HOLD_SECONDS)
+        if due:
+            sent += send_all(rt, senders, due)
+        soon = rt.ledger.outbox_due(now + timedelta(seconds=rt.settings.tick_seconds), 100, HOLD_SECONDS)
+        if soon:
+            rt.relay.send(soon)
+        if len(due) < 100:
+            return sent
+
+
+# -- slow brooms ------------------------------------------------------------------
+
+
+def refill(rt: Runtime) -> int:
+    """Put back into the tracker what the ledger says: timers due soon, and a last term for runs without a lease."""
+    until = rt.ledger.now(fresh=True) + HORIZON
+    timers = [*rt.ledger.due_waits(until, REFILL), *rt.ledger.due_intents(until, REFILL)]
+    for start in range(0, len(timers), BATCH):
+        rt.tracker.refill(timers[start : start + BATCH])
+    running = rt.ledger.running(None, REFILL)
+    for start in range(0, len(running), BATCH):
+        rt.tracker.seed(running[start : start + BATCH], rt.settings.lease_seconds)
+    return len(timers) + len(running)
+
+
+def lost_messages(rt: Runtime) -> int:
+    """Legs whose message was published and that nobody started in time: publish again, waiting twice as long."""
+    resent = 0
+    while legs := rt.ledger.unstarted_legs(rt.ledger.now(), BATCH):
+        for leg in legs:
+            change = lifecycle.resend(leg, on=occasion(rt))
+            try:
+                rt.ledger.commit(change)
+            except StaleChange:
+                continue
+            announce(rt, [change])
+            resent += 1
+        if len(legs) < BATCH:
+            break
+    return resent
+
+
+def early_answers(rt: Runtime) -> int:
+    """Early answers whose wait has opened, should the process that opened it have died in between."""
+    found = rt.ledger.unmatched_early_answers(BATCH)
+    for early in found:
+        match_early(rt, early.tool, early.job_id)
+    return len(found)
+
+
+def prune(rt: Runtime, limit: int) -> int:
+    """Delete intents that ended longer ago than ``axme_retention``. Returns how many."""
+    if rt.settings.retention is None:
+        return 0
+    before = rt.ledger.now() - timedelta(seconds=seconds(rt.settings.retention, "axme_retention"))
+    old = rt.ledger.prunable(before, limit)
+    return rt.ledger.prune([intent.id for intent in old]) if old else 0

@@ -1,0 +1,110 @@
+"""The tables: what is measured, of whom, and what the reader should know of each."""
+
+from __future__ import annotations
+
+from tests.bench import absurd_peer, celery_plain, dbos_peer, floor, ours
+from tests.bench.harness import Column, Ratio, Workload
+
+STEPS = Workload(
+    name="steps",
+    title="A durable step",
+    about=(
+        "Trivial steps one after the other inside one running flow, timed inside the flow, so that starting and "
+        "ending it is not counted. A step is a function whose result is on the disk before the next begins. The "
+        "bare insert is the row of such a result written by the driver alone, one commit each: what no durable step "
+        "can go below on this database. *Cost* is the time of a step over that of the bare insert in the same "
+        "database and round. The Celery chain is there for scale: 50 messages on two processes, from the first "
+        "submit to the last result, and a crash loses what is left of it."
+    ),
+    columns=(
+        Column(key="steps_per_second", title="steps/s"),
+        Column(key="p50_ms", title="p50, ms"),
+        Column(key="p99_ms", title="p99, ms"),
+    ),
+    ratios=(Ratio(key="cost", title="cost, bare insert = 1", of="steps_per_second", inverse=True),),
+    cases=(*floor.STEPS, *ours.STEPS, *celery_plain.CHAINS, *dbos_peer.STEPS, *absurd_peer.STEPS),
+)
+
+ONE_LEG = Workload(
+    name="one-leg",
+    title="Submit to result",
+    about=(
+        "A flow that does one trivial thing, submitted by one process and run by another. Latency: submit, wait for "
+        "the result, repeat. Throughput: submit many one by one and count until the last has ended; submitting and "
+        "working share the machine. Celery and axme use one worker of two prefork processes, axme a beat process "
+        "besides; DBOS one worker in its defaults, Absurd one worker of eight threads. DBOS and Absurd poll for "
+        "work and for results: they are measured as installed, and polling every 10 ms; submits come at all moments "
+        "between two polls. p99 of fewer than 100 samples is the worst of them, which is so where a submit takes "
+        "about a second. *No step* is a task whose call is an intent; *one step* has a step inside, as the flows of "
+        "DBOS and Absurd do."
+    ),
+    columns=(
+        Column(key="p50_ms", title="p50, ms"),
+        Column(key="p99_ms", title="p99, ms"),
+        Column(key="submits_per_second", title="submits/s"),
+        Column(key="flows_per_second", title="flows/s"),
+    ),
+    ratios=(
+        Ratio(key="latency", title="p50, plain Celery = 1", of="p50_ms"),
+        Ratio(key="throughput", title="flows/s, plain Celery = 1", of="flows_per_second"),
+    ),
+    cases=(*celery_plain.ONE_LEG, *ours.ONE_LEG, *dbos_peer.ONE_LEG, *absurd_peer.ONE_LEG),
+)
+
+ORDINARY = Workload(
+    name="ordinary",
+    title="Ordinary tasks, with the extension installed",
+    about=(
+        "The same trivial Celery task, in an app without the extension and in one with it, where the task is not "
+        "named in `axme_tasks`. They differ by no more than two rounds of the same app do when the extension costs "
+        "nothing."
+    ),
+    columns=ONE_LEG.columns,
+    ratios=ONE_LEG.ratios,
+    rounds=4,
+    quick_rounds=2,
+    cases=(*celery_plain.ONE_LEG, *ours.ORDINARY),
+)
+
+CRASHES = Workload(
+    name="crash",
+    title="SIGKILL in step 47 of 50",
+    about=(
+        "Fifty steps; the process that runs the 47th is killed in the middle of it. Time from the kill until a step "
+        "runs again, and until the last has run; and how many steps ran more than once (the interrupted one must). "
+        "How a crash is noticed differs: axme by a lease that the worker's parent process renews, or by the parent "
+        "itself when only its child dies; Absurd by a claim that runs out; DBOS when the same executor starts "
+        "again, so its time is that of starting a Python process (its commercial conductor, not measured, can have "
+        "another do it). Plain Celery is given 20 s."
+    ),
+    columns=(
+        Column(key="resumed_s", title="kill to running again, s", never="not within the time allowed"),
+        Column(key="done_s", title="kill to done, s", never="not within the time allowed"),
+        Column(key="repeated", title="steps run twice"),
+    ),
+    rounds=2,
+    cases=(*ours.CRASHES, *celery_plain.CRASHES, *dbos_peer.CRASHES, *absurd_peer.CRASHES),
+)
+
+TIMERS = Workload(
+    name="timers",
+    title="Lateness of timers",
+    about=(
+        "1,000 legs (200 in a quick run) that wait for a time, due evenly within one second or within ten, on one "
+        "worker of two prefork processes. Late is the time at which the code after the wait runs, less the time "
+        "asked for; when more fall due in a second than the worker can run, the rest is queueing, for Celery as for "
+        "axme. Celery's ETA is a timer in a worker's memory: precise, and gone with the worker. The other waits are "
+        "open in the same ledger and not due for 30 days."
+    ),
+    columns=(
+        Column(key="p50_late_ms", title="p50 late, ms"),
+        Column(key="p99_late_ms", title="p99 late, ms"),
+        Column(key="worst_late_ms", title="worst, ms"),
+        Column(key="earliest_ms", title="earliest, ms"),
+    ),
+    ratios=(Ratio(key="lateness", title="p99, Celery's ETA = 1", of="p99_late_ms"),),
+    rounds=2,
+    cases=(*celery_plain.TIMERS, *ours.TIMERS),
+)
+
+WORKLOADS = (STEPS, ONE_LEG, ORDINARY, CRASHES, TIMERS)
