@@ -21,7 +21,7 @@ from . import leg, lifecycle, submit, work
 from .beats import occasion
 from .errors import AxmeError, IntentEnded, LeaseLost, StaleChange
 from .forkgate import ForkGate
-from .model import Lease, LegStatus
+from .model import Change, Lease, LegStatus
 from .sweep import lose, sweep
 
 if TYPE_CHECKING:
@@ -130,7 +130,10 @@ class Keeper:
             self._settle(leg_id, run, lambda intent, now_leg, on: lifecycle.hand_back(intent, now_leg, on=on))
 
     def _fail(self, leg_id: str, run: int, limit_seconds: float) -> None:
-        error = {"code": "time_limit", "message": f"ran for longer than its hard time limit of {limit_seconds:g} seconds"}
+        error = {
+            "code": "time_limit",
+            "message": f"ran for longer than its hard time limit of {limit_seconds:g} seconds",
+        }
         self._settle(
             leg_id,
             run,
@@ -139,7 +142,7 @@ class Keeper:
             ),
         )
 
-    def _settle(self, leg_id: str, run: int, decide: Callable[..., lifecycle.Change]) -> None:
+    def _settle(self, leg_id: str, run: int, decide: Callable[..., Change]) -> None:
         rt = self._axme.runtime
         record = rt.ledger.leg_record(leg_id, history=False)
         if record is None or record.leg.run != run:

@@ -19,7 +19,20 @@ from . import lifecycle
 from .beats import best_effort, carry_out, occasion
 from .errors import Drifted, HandedBack, LeaseLost, LedgerUnavailable, LegInterrupt, OutsideIntent, StaleChange
 from .failure import describe
-from .model import Change, Checkpoint, Delivery, DeliveryKind, Intent, JsonDict, Lease, Leg, LegRecord, LegStatus, Recorded, Wait
+from .model import (
+    Change,
+    Checkpoint,
+    Delivery,
+    DeliveryKind,
+    Intent,
+    JsonDict,
+    Lease,
+    Leg,
+    LegRecord,
+    LegStatus,
+    Recorded,
+    Wait,
+)
 from .ports import Runtime
 
 log = logging.getLogger(__name__)
@@ -107,9 +120,7 @@ class RunningLeg:
     def _refuse_drift(self, key: tuple[str, int]) -> None:
         forgiven_before = self.leg.drift_accepted_run
         unasked = [
-            known
-            for known, entry in self.journal.items()
-            if known not in self._asked and entry.run >= forgiven_before
+            known for known, entry in self.journal.items() if known not in self._asked and entry.run >= forgiven_before
         ]
         if not unasked or self.leg.on_drift == "continue":
             return
@@ -156,7 +167,8 @@ def run(
     """
     record = claim(rt, leg_id, run)
     leg = record.leg
-    journal = {(e.name, e.nth): e for e in (*record.checkpoints, *record.waits)}
+    journal: dict[tuple[str, int], Checkpoint | Wait] = {(c.name, c.nth): c for c in record.checkpoints}
+    journal |= {(w.name, w.nth): w for w in record.waits}
     running = RunningLeg(rt, record.intent, leg, journal, show_waiting)
     token = _current.set(running)
     try:

@@ -99,7 +99,7 @@ class RelayThread:
                     self._changed.wait(self._until_next())
                 self._busy = True
                 now = time.monotonic()
-                batch = []
+                batch: list[Delivery] = []
                 while self._heap and self._heap[0][0] <= now and len(batch) < BATCH:
                     batch.append(heapq.heappop(self._heap)[2])
                 settled, self._settled = self._settled, []
