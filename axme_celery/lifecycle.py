@@ -510,7 +510,7 @@ def _nudge(record: WaitRecord, on: Occasion) -> Change | None:
                 leg_id=wait.leg_id,
                 body={"wait_id": wait.id},
                 next_at=on.now,
-            )  # fmt: skip
+            )
         )
     if wait is record.wait:
         return None

@@ -60,14 +60,14 @@ def connect(axme: Axme) -> None:
         if guards and task.app is axme.app:
             axme.runtime.relay.settled(guards)
 
-    def task_revoked(request: Any = None, terminated: bool = False, **_: Any) -> None:
+    def task_revoked(request: Any = None, expired: bool | None = None, **_: Any) -> None:
         mark = work.own_header(getattr(request, "request_dict", None))
         if mark is not None and request.app is axme.app:
-            axme.keeper.revoked(mark["intent"])
+            axme.keeper.revoked(mark["intent"], "it expired before it was run" if expired else "its task was revoked")
 
-    def task_unknown(message: Any = None, name: str = "", id: str = "", **_: Any) -> None:
+    def task_unknown(sender: Any = None, message: Any = None, name: str = "", id: str = "", **_: Any) -> None:
         mark = work.own_header(message.headers)
-        if mark is not None:
+        if mark is not None and sender.app is axme.app:
             axme.keeper.unknown(id, mark["run"], name)
 
     on(signals.worker_init, worker_init)
