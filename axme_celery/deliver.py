@@ -52,7 +52,11 @@ def send_all(rt: Runtime, senders: Mapping[DeliveryKind, Sender], deliveries: Se
                 )  # fmt: skip
                 if delivery.kind is DeliveryKind.LEG and not isinstance(error, AxmeError):
                     broken[delivery.kind] = why
-        _sort_failed(rt, delivery, why, failed, dead)
+        if delivery.kind is DeliveryKind.POLL:
+            # Not worth a second try: the wait's next poll asks anew.
+            sent.append(delivery.id)
+        else:
+            _sort_failed(rt, delivery, why, failed, dead)
     rt.ledger.outbox_settle(sent, failed, dead)
     return len(sent)
 
@@ -76,9 +80,6 @@ def _sort_failed(
 def pause(kind: DeliveryKind, tries: int, notice_seconds: Sequence[float]) -> timedelta | None:
     """How long to wait after this many failed tries, with jitter; None when it is given up."""
     match kind:
-        case DeliveryKind.POLL:
-            # The next poll asks anew.
-            return None
         case DeliveryKind.NOTICE:
             longest = notice_seconds[tries - 1] if tries <= len(notice_seconds) else None
         case DeliveryKind.RESULT:
