@@ -296,7 +296,7 @@ def fail(
         outbox.append(_result_delivery(leg, "FAILURE", error, tell_celery_at, on))
     return story.change(
         legs=((leg, failed),),
-        outbox=tuple(outbox),
+        outbox=(*outbox, _dead_notice(story.intent, error, on)),
         dead=(_dead(story.intent, "leg", error, on, leg_id=leg.id),),
     )
 
@@ -356,7 +356,8 @@ def park(intent: Intent, leg: Leg, *, code: str, reason: str, on: Occasion) -> C
     story = _Story(intent, on.now)
     story.tell("intent.parked", leg_id=leg.id, run=leg.run, code=code, reason=reason)
     dead = _dead(story.intent, "leg", {"code": code, "message": reason}, on, leg_id=leg.id)
-    return story.change(legs=((leg, parked),), dead=(dead,))
+    notice = _dead_notice(story.intent, {"code": code, "message": reason}, on)
+    return story.change(legs=((leg, parked),), outbox=(notice,), dead=(dead,))
 
 
 def unpark(intent: Intent, leg: Leg, *, accept_drift: bool, by: str, on: Occasion) -> Change:
@@ -581,6 +582,8 @@ def _end_all(
     state = "REVOKED" if event == "intent.canceled" else "FAILURE"
     outbox += [_result_delivery(leg, state, error, on.now, on) for leg in open_legs]
     outbox += _cancel_children(open_waits, by, on)
+    if dead:
+        outbox.append(_dead_notice(story.intent, error, on))
     return story.change(
         legs=tuple(
             (leg, replace(leg, status=LegStatus.CANCELED, ended_at=on.now, due_at=None, error=error))
@@ -694,6 +697,17 @@ def _notice(intent: Intent, wait: Wait, kind: str, to: Sequence[str], on: Occasi
             kind=kind, wait_id=wait.id, to=list(to), title=wait.title, type=intent.type,
             number=wait.reminders or None, timeout_at=_text(wait.timeout_at), at=_text(on.now),
         ),
+    )  # fmt: skip
+
+
+def _dead_notice(intent: Intent, error: JsonDict, on: Occasion) -> Delivery:
+    """For whoever watches over the intents: addressed to nobody, so it goes to the log and the channel."""
+    return Delivery(
+        id=on.new_id(), kind=DeliveryKind.NOTICE, intent_id=intent.id, next_at=on.now,
+        body={
+            "kind": "dead_letter", "title": f"{intent.type} cannot go on [{error['code']}]",
+            "reason": str(error["message"])[:500], "type": intent.type, "at": _text(on.now),
+        },
     )  # fmt: skip
 
 
