@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from axme_celery import Axme, current_step, progress, step, wait_for_human, wait_for_tool
 from celery import Celery
+
+from axme_celery import Axme, current_step, progress, step, wait_for_human, wait_for_tool
 
 from . import report, warehouse, witness
 from .home import DemoHome, write_whole
@@ -83,7 +84,7 @@ def publish_summary(month: str, headline: str, job_id: str, signed_by: str | Non
     return {"file": str(path)}
 
 
-@axme.task(name="axme_demo.monthly_export", deadline="2d")
+@axme.task(name="axme_demo.monthly_export", deadline="2d")  # type: ignore[untyped-decorator]
 def monthly_export(month: str) -> dict[str, Any]:
     """The whole story, from the question to the warehouse to the published files."""
     job_id = start_warehouse_export()

@@ -6,6 +6,7 @@ and fails by name when it does not come in time.
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import sys
@@ -90,8 +91,8 @@ class Story:
         line = self._until("the takeover", lambda: self._begun(KILL_PAGE, 2))
         self._narrator.tell(
             "taken over",
-            f"{line.at - self._killed_at:.1f} s after the kill, by {self._crew.group_of(line.pid)}: run {line.run} goes on "
-            f"with page {KILL_PAGE}; pages 1 to {KILL_PAGE - 1} are recorded and do not run again",
+            f"{line.at - self._killed_at:.1f} s after the kill, by {self._crew.group_of(line.pid)}\n"
+            f"run {line.run} goes on with page {KILL_PAGE}; those before it are recorded and do not run again",
         )
 
     def _sign_off(self) -> None:
@@ -155,7 +156,7 @@ class Story:
             killed_pid=pid,
             exit_code=self._crew.exit_code(name),
             lines=witness.read(self._home.witness),
-            recorded={step.result["page"]: step.run for step in steps},
+            recorded={json.loads(step.value)["page"]: step.run for step in steps},
             exported="".join(
                 self._home.part(page).read_bytes().decode() for page in pages if self._home.part(page).exists()
             ),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from axme_celery.demo.home import DemoHome
 from celery import Celery
+
+from axme_celery.demo.home import DemoHome
 
 home = DemoHome.from_environment()
 app = Celery("plain")

@@ -22,6 +22,7 @@ WAIT = Wait(
     name="human",
     nth=1,
     position=0,
+    run=4,
     kind=WaitKind.HUMAN,
     title="Publish the export 2026-10?",
     opened_at=NOW,

@@ -12,11 +12,8 @@ from axme_celery.errors import BadInput
 
 
 def all_rows(source: Source) -> tuple[list[str], list[list[object]]]:
-    columns: list[str] = []
-    rows: list[list[object]] = []
-    for columns, batch in columns_and_batches(source):
-        rows += batch
-    return columns, rows
+    batches = list(columns_and_batches(source))
+    return batches[0][0], [row for _, rows in batches for row in rows]
 
 
 @pytest.fixture
