@@ -15,6 +15,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST ?=
+comma := ,
 
 .PHONY: help
 help: ## this list
@@ -57,7 +58,7 @@ contracts: $(VENV)/.lint ## who may import whom
 	$(BIN)/lint-imports --no-logo
 
 .PHONY: wheel
-wheel: $(BIN)/python ## build the wheel, and try it in an empty environment
+wheel: $(VENV)/.made ## build the wheel, and try it in an empty environment
 	rm -rf dist
 	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
 	$(BIN)/python -m tests.wheel dist/*.whl
@@ -68,20 +69,22 @@ clean: ## remove the environment and what was built
 
 # -- the environment, filled anew when pyproject.toml changes --
 
-$(BIN)/python:
-	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed, and none was found: install one, or PYTHON=/path/to/python3 make ..."; exit 1; }
+$(VENV)/.made:
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed$(if $(PYTHON),$(comma) and $(PYTHON) is not): install one, and say make PYTHON=/path/to/it ..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	  echo "$(PYTHON) cannot make virtual environments: install its venv module (Debian, Ubuntu: apt-get install python$$version-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@# Groups of dependencies need pip 25.1.
 	$(PIP) install --quiet --upgrade 'pip>=25.1'
+	@touch $@
 
 $(VENV)/.demo: INSTALL = -e '.[demo]'
 $(VENV)/.test: INSTALL = -e '.[web,gevent]' --group test
 $(VENV)/.lint: INSTALL = -e '.[web]' --group lint
 $(VENV)/.bench: INSTALL = -e '.[web]' --group test --group bench
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: pyproject.toml | $(BIN)/python
+$(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: pyproject.toml | $(VENV)/.made
 	$(PIP) install --quiet $(INSTALL)
 	@touch $@

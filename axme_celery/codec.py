@@ -181,7 +181,7 @@ def _fault(value: Any, path: str = "$", depth: int = 0) -> str | None:
                 return f"{_short(path)} {fault}"
             if not isinstance(each, (str, int, float, bytes, type(None))):
                 # Named by the path of the object, and one deeper: it may turn itself into itself for ever.
-                plain = kombu_json.JSONEncoder().default(each)  # type: ignore[no-untyped-call]
+                plain = kombu_json.JSONEncoder().default(each)
                 if isinstance(plain, dict) and plain.keys() == _MARK:
                     plain = plain["__value__"]
                 todo.append((plain, path, depth + 1))
@@ -210,7 +210,7 @@ def _leaf_fault(each: Any) -> str | None:
     if isinstance(each, bytes):
         return None
     try:
-        kombu_json.JSONEncoder().default(each)  # type: ignore[no-untyped-call]
+        kombu_json.JSONEncoder().default(each)
     except TypeError:
         name = type(each).__name__
         article = "an" if name[:1].lower() in "aeiou" else "a"

@@ -12,13 +12,16 @@ from datetime import time as clock_time
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kombu.utils import json as kombu_json
 
 from axme_celery import codec
 from axme_celery.codec import DEEPEST, MOST_DIGITS, canonical_hash, decode, encode
 from axme_celery.errors import NotJson, TooLarge
+
+# How long an example takes depends on who else uses the machine, and says nothing here.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def keep(value, limit_bytes=1048576):
@@ -55,6 +58,7 @@ values = st.recursive(
 ).filter(lambda value: "__type__" not in repr(value))
 
 
+@settings(UNHURRIED)
 @given(values)
 def test_whatever_is_accepted_comes_back_equal_and_of_the_same_types(value):
     """Also through another encoding of the same text."""
@@ -79,7 +83,7 @@ wild = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(UNHURRIED, max_examples=300)
 @given(wild)
 def test_a_value_is_either_refused_or_reads_back_and_never_breaks_a_reader(value):
     """Nothing else can happen: no other error, no text that cannot be decoded or stored as UTF-8."""
@@ -265,6 +269,7 @@ def test_text_that_is_not_json_is_refused():
             decode(text)
 
 
+@settings(UNHURRIED)
 @given(st.dictionaries(texts, values))
 def test_a_hash_does_not_depend_on_the_order_of_keys(value):
     """Two processes that built the same payload in another order mean the same."""

@@ -7,11 +7,14 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from axme_celery.durations import LONGEST_SECONDS, moment, seconds, utc_iso, words
 from axme_celery.errors import BadInput
+
+# How long an example takes depends on who else uses the machine, and says nothing here.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize(
@@ -100,6 +103,7 @@ def test_a_number_written_as_text_is_refused_with_the_two_ways_out():
         seconds("15", "timeout")
 
 
+@settings(UNHURRIED)
 @given(st.floats(min_value=0, max_value=LONGEST_SECONDS))
 def test_words_are_short_and_read_back_to_within_their_smaller_unit(value):
     """What is shown to a person may be typed back in."""
@@ -167,6 +171,7 @@ def test_a_moment_without_a_zone_or_sense_is_refused_by_name(written, words_of_r
     assert str(refused.value).startswith("until is ")
 
 
+@settings(UNHURRIED)
 @given(st.datetimes(timezones=st.timezones()), st.datetimes(timezones=st.just(UTC)))
 def test_utc_text_sorts_as_it_happened_and_reads_back(one, other):
     """Fixed width, microseconds, Z."""

@@ -6,11 +6,14 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from axme_celery.errors import BadInput
 from axme_celery.forms import DEEPEST, LARGEST_BYTES, FieldError, check_form, check_schema, form_errors
+
+# How long an example takes depends on who else uses the machine, and says nothing here.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def form(**fields) -> dict:
@@ -247,6 +250,7 @@ junk = st.recursive(
 )
 
 
+@settings(UNHURRIED)
 @given(st.dictionaries(keywords, junk, max_size=4), junk)
 def test_no_schema_breaks_the_check_and_no_data_breaks_a_checked_schema(rest, data):
     """Refused, or it works."""

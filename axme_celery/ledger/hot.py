@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, bindparam, literal, select
+from sqlalchemy import Engine, bindparam, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..model import Checkpoint
@@ -55,15 +55,15 @@ def _compile(is_sqlite: bool) -> tuple[str, list[str]]:
     guard = (
         select(*values)
         .select_from(legs)
-        .where(legs.c.id == bindparam("leg_id"), legs.c.run == bindparam("run"), legs.c.status == literal("RUNNING", literal_execute=True))
+        .where(legs.c.id == bindparam("leg_id"), legs.c.run == bindparam("run"), legs.c.status == literal_column("'RUNNING'"))
     )  # fmt: skip
     if is_sqlite:
         statement: Any = sqlite.insert(table).from_select(_NAMES, guard).on_conflict_do_nothing()
         compiled = statement.compile(
-            dialect=sqlite.dialect(paramstyle="qmark"), compile_kwargs={"render_postcompile": True}
+            dialect=sqlite.dialect(paramstyle="qmark")
         )
         return str(compiled), list(compiled.positiontup or ())
     statement = postgresql.insert(table).from_select(_NAMES, guard.with_for_update()).on_conflict_do_nothing()
     dialect = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
-    compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    compiled = statement.compile(dialect=dialect)
     return str(compiled), []
