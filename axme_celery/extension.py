@@ -196,9 +196,7 @@ class Axme:
             after = (page[-1].created_at, page[-1].id)
             left = None if left is None else left - len(page)
 
-    def answer(
-        self, wait: Any, outcome: str, *, by: str, comment: str | None = None, data: Any = None
-    ) -> IntentHandle:
+    def answer(self, wait: Any, outcome: str, *, by: str, comment: str | None = None, data: Any = None) -> IntentHandle:
         """A person's answer to a human wait: the wait, its id, or the id of an intent with exactly one open.
 
         The first committed answer wins. Raises WaitClosed (who and when) for a closed wait, NotAllowed, BadInput.
@@ -288,7 +286,12 @@ class Axme:
     def _wire(self) -> Runtime:
         settings = self.settings
         ledger = SqlLedger(settings.ledger_url, secret=settings.secret_key)
-        tracker = open_tracker(settings.redis_url, ledger.id, lambda: ledger.engines.durable)
+        tracker = open_tracker(
+            settings.redis_url,
+            ledger.id,
+            lambda: ledger.engines.durable,
+            exclusive=ledger.engines.exclusive if ledger.engines.is_memory else None,
+        )
         self._relay = RelayThread(lambda: self.runtime, self.senders)
         return Runtime(
             ledger=ledger,
@@ -332,9 +335,15 @@ class Axme:
     ) -> Submission:
         rt = self.runtime
         for what, value in (("key", key), ("type", type), ("requester", requester), ("correlation_id", correlation_id)):
-            if value is not None and (not isinstance(value, str) or not 1 <= len(value) <= 255 or not value.isprintable()):
+            if value is not None and (
+                not isinstance(value, str) or not 1 <= len(value) <= 255 or not value.isprintable()
+            ):
                 raise BadInput(f"{what} is {value!r}; it is printable text of 1 to 255 characters")
-        if isinstance(tags, str) or len(tags) > 50 or any(not isinstance(t, str) or not 1 <= len(t) <= 128 for t in tags):
+        if (
+            isinstance(tags, str)
+            or len(tags) > 50
+            or any(not isinstance(t, str) or not 1 <= len(t) <= 128 for t in tags)
+        ):
             raise BadInput(f"tags is {tags!r}; give a list of at most 50 texts of 1 to 128 characters")
         span = None
         if deadline is not None:
@@ -433,5 +442,3 @@ def _leg_task_of(base: Any) -> type:
     if issubclass(base, signals.LegTask):
         return base  # type: ignore[no-any-return]
     return type(base.__name__, (signals.LegTask, base), {"abstract": True})
-
-

@@ -16,9 +16,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from .beats import tell_tracker
 from .deliver import send_all
-from .errors import AxmeError
-from .model import Delivery, DeliveryKind
+from .errors import AxmeError, TrackerUnavailable
+from .forkgate import ForkGate
+from .model import Change, Delivery, DeliveryKind
 from .ports import Runtime, Sender
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ HORIZON_SECONDS = 3.0
 CAPACITY = 20_000
 #: Sent and settled in one go.
 BATCH = 100
+#: After the tracker failed it is left alone for so long: what it was not told, the sweep puts in.
+TRACKER_REST_SECONDS = 5.0
 #: How long a process that ends waits for its last deliveries.
 EXIT_SECONDS = 3.0
 
@@ -48,6 +52,9 @@ class RelayThread:
         self._heap: list[tuple[float, int, Delivery]] = []
         self._late: list[tuple[float, list[str]]] = []
         self._settled: list[str] = []
+        self._news: list[Change] = []
+        self._tracker_rests_until = 0.0
+        self._gate = ForkGate()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._busy = False
@@ -68,6 +75,13 @@ class RelayThread:
             self._late.append((time.monotonic() + 0.05, list(delivery_ids)))
             self._wake()
 
+    def tell(self, changes: Sequence[Change]) -> None:
+        """Let the tracker know of these committed changes; returns at once."""
+        with self._changed:
+            if len(self._news) < CAPACITY and time.monotonic() >= self._tracker_rests_until:
+                self._news.extend(changes)
+                self._wake()
+
     def settled(self, delivery_ids: Sequence[str]) -> None:
         """These need no sending any more: remove their rows, in one go with others."""
         with self._changed:
@@ -80,7 +94,8 @@ class RelayThread:
         while time.monotonic() < until:
             with self._changed:
                 due = self._heap and self._heap[0][0] <= time.monotonic()
-                if self._thread is None or not (due or self._busy or self._settled or self._late):
+                left = due or self._busy or self._settled or self._late or self._news
+                if self._thread is None or not left:
                     return True
             time.sleep(0.005)
         return False
@@ -99,32 +114,45 @@ class RelayThread:
                     self._changed.wait(self._until_next())
                 self._busy = True
                 now = time.monotonic()
-                batch = []
+                batch: list[Delivery] = []
                 while self._heap and self._heap[0][0] <= now and len(batch) < BATCH:
                     batch.append(heapq.heappop(self._heap)[2])
                 settled, self._settled = self._settled, []
+                news, self._news = self._news, []
                 late = [ids for at, ids in self._late if at <= now]
                 self._late = [(at, ids) for at, ids in self._late if at > now]
             try:
-                self._work(batch, settled, late)
+                with self._gate:
+                    self._work(batch, settled, late, news)
             except AxmeError as error:
                 # The ledger is away: the rows are still in the outbox, and so is the work.
                 log.warning("relay leaves %d deliveries to the sweep: %s", len(batch), error)
             except Exception:
                 log.exception("relay leaves %d deliveries to the sweep", len(batch))
 
-    def _work(self, batch: list[Delivery], settled: list[str], late: list[list[str]]) -> None:
+    def _work(self, batch: list[Delivery], settled: list[str], late: list[list[str]], news: list[Change]) -> None:
         rt = self._runtime()
-        if settled:
-            rt.ledger.outbox_settle(settled)
         for ids in late:
             batch += rt.ledger.outbox_by_ids(ids)
-        if batch:
-            send_all(rt, self._senders, batch)
+        try:
+            if batch:
+                send_all(rt, self._senders, batch)
+            if settled:
+                rt.ledger.outbox_settle(settled)
+        finally:
+            if news:
+                self._tell(rt, news)
+
+    def _tell(self, rt: Runtime, news: list[Change]) -> None:
+        try:
+            tell_tracker(rt, news)
+        except TrackerUnavailable as error:
+            log.warning("tracker unavailable, the sweep will tell it: %s", error)
+            self._tracker_rests_until = time.monotonic() + TRACKER_REST_SECONDS
 
     def _ready(self) -> bool:
         next_in = self._until_next()
-        return bool(self._settled) or (next_in is not None and next_in <= 0)
+        return bool(self._settled or self._news) or (next_in is not None and next_in <= 0)
 
     def _until_next(self) -> float | None:
         moments = [at for at, _ in self._late]

@@ -225,7 +225,9 @@ def _repeat(rt: Runtime, old: Intent, *, upto: str, by: str | None, letters: Seq
     try:
         rt.ledger.commit(change)
     except StaleChange:
-        raise BadInput(f"the dead letter of intent {old.id} was replayed or discarded by someone else meanwhile") from None
+        raise BadInput(
+            f"the dead letter of intent {old.id} was replayed or discarded by someone else meanwhile"
+        ) from None
     announce(rt, [change])
     assert change.intent is not None
     return change.intent

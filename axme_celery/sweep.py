@@ -17,8 +17,8 @@ from . import lifecycle
 from .answer import match_early
 from .beats import HORIZON, announce, best_effort, carry_out, occasion
 from .deliver import send_all
-from .errors import AxmeError, StaleChange, TrackerUnavailable
 from .durations import seconds
+from .errors import AxmeError, StaleChange, TrackerUnavailable
 from .model import Change, DeliveryKind, Lease, LegStatus, Timer, WaitRecord
 from .ports import Runtime, Sender
 

@@ -38,7 +38,7 @@ def register() -> None:
 class Channel(filesystem.Channel):
     """A channel whose files are whole or not there."""
 
-    def _put(self, queue: str, message: Any, **_: Any) -> None:
+    def _put(self, queue: str, message: Any, **_: Any) -> None:  # type: ignore[override]
         folder = Path(self.data_folder_out)
         # By its name a message is known: <when>_<id>.<queue>.msg. An unfinished one has no such name.
         unfinished = folder / f"{uuid.uuid4()}.unfinished"
