@@ -69,11 +69,16 @@ class Story:
     def _await_warehouse(self) -> None:
         self._until("the wait for the warehouse", lambda: self._wait(WaitKind.TOOL))
         self._narrator.tell("waiting", "for the warehouse to run its query; no worker is busy with it")
-        self._until("the warehouse's report", lambda: self._opened(WaitKind.TOOL).status == WaitStatus.ANSWERED)
-        rows = warehouse.job(self._home.warehouse, self._job_id).row_count
+        rows = self._until("the warehouse's report", self._rows_reported)
         self._narrator.tell(
             "resumed", f"the warehouse reported {rows:,} rows in {warehouse.PAGES} pages; exporting them"
         )
+
+    def _rows_reported(self) -> int | None:
+        """How many, once the intent has heard of it; None for ever when the job failed, which ends the intent."""
+        if self._opened(WaitKind.TOOL).status != WaitStatus.ANSWERED:
+            return None
+        return warehouse.job(self._home.warehouse, self._job_id).row_count
 
     def _kill(self) -> None:
         line = self._until(f"page {KILL_PAGE}", lambda: self._begun(KILL_PAGE, 1))
