@@ -23,7 +23,7 @@ from . import answer, beat, codec, failure, forms, notifiers, signals, submit, w
 from .config import Settings
 from .cron import next_moment
 from .durations import Duration, moment, seconds
-from .errors import AxmeError, BadInput, IntentEnded, NotFound
+from .errors import AxmeError, BadInput, BadSetting, IntentEnded, NotFound
 from .handle import IntentHandle
 from .ids import uuid7
 from .keeper import Keeper
@@ -81,7 +81,13 @@ class Axme:
         """All ``axme_*`` settings, read once. Raises BadSetting."""
         if self._settings is None:
             conf = self.app.conf
-            self._settings = Settings.read(conf, conf.broker_url, **self._overrides)
+            settings = Settings.read(conf, conf.broker_url, **self._overrides)
+            if settings.tasks:
+                raise BadSetting(
+                    "axme_tasks is not in this version yet: ordinary tasks become intents by axme.submit(task.s(...)); "
+                    "remove the setting"
+                )
+            self._settings = settings
         return self._settings
 
     # -- tasks -----------------------------------------------------------------------

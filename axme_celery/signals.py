@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: How long a pool child that ends waits for its last deliveries.
+CHILD_EXIT_SECONDS = 2.0
 #: AsyncResult's state while a leg waits.
 WAITING = "WAITING"
 
@@ -54,6 +56,9 @@ def connect(axme: Axme) -> None:
     def worker_shutdown(sender: Any = None, **_: Any) -> None:
         axme.keeper.stop()
 
+    def worker_process_shutdown(**_: Any) -> None:
+        axme.drain(CHILD_EXIT_SECONDS)
+
     def task_postrun(task: Any = None, **_: Any) -> None:
         # Celery has done its part of what this thread settled; its guards are not needed.
         guards = leg.take_guards()
@@ -73,6 +78,7 @@ def connect(axme: Axme) -> None:
     on(signals.worker_init, worker_init)
     on(signals.worker_shutting_down, worker_shutting_down)
     on(signals.worker_shutdown, worker_shutdown)
+    on(signals.worker_process_shutdown, worker_process_shutdown)
     on(signals.task_postrun, task_postrun)
     on(signals.task_revoked, task_revoked)
     on(signals.task_unknown, task_unknown)
