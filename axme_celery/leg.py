@@ -19,7 +19,20 @@ from . import lifecycle
 from .beats import best_effort, carry_out, occasion
 from .errors import Drifted, HandedBack, LeaseLost, LedgerUnavailable, LegInterrupt, OutsideIntent, StaleChange
 from .failure import describe
-from .model import Change, Checkpoint, Delivery, DeliveryKind, Intent, JsonDict, Lease, Leg, LegRecord, LegStatus, Recorded, Wait
+from .model import (
+    Change,
+    Checkpoint,
+    Delivery,
+    DeliveryKind,
+    Intent,
+    JsonDict,
+    Lease,
+    Leg,
+    LegRecord,
+    LegStatus,
+    Recorded,
+    Wait,
+)
 from .ports import Runtime
 
 log = logging.getLogger(__name__)
@@ -107,9 +120,7 @@ class RunningLeg:
     def _refuse_drift(self, key: tuple[str, int]) -> None:
         forgiven_before = self.leg.drift_accepted_run
         unasked = [
-            known
-            for known, entry in self.journal.items()
-            if known not in self._asked and entry.run >= forgiven_before
+            known for known, entry in self.journal.items() if known not in self._asked and entry.run >= forgiven_before
         ]
         if not unasked or self.leg.on_drift == "continue":
             return
@@ -156,7 +167,8 @@ def run(
     """
     record = claim(rt, leg_id, run)
     leg = record.leg
-    journal = {(e.name, e.nth): e for e in (*record.checkpoints, *record.waits)}
+    journal: dict[tuple[str, int], Checkpoint | Wait] = {(c.name, c.nth): c for c in record.checkpoints}
+    journal |= {(w.name, w.nth): w for w in record.waits}
     running = RunningLeg(rt, record.intent, leg, journal, show_waiting)
     token = _current.set(running)
     try:
@@ -191,8 +203,9 @@ def claim(rt: Runtime, leg_id: str, run: int) -> LegRecord:
     """Take the leg for this run. Raises NotToBeHad."""
     lease, token = Lease(leg_id, run), rt.new_id()
     # The lease comes first: should this process die between the two, a lease without a claim is dropped by the
-    # sweep, while a claim without a lease would be found late.
-    best_effort(lambda: rt.tracker.hold([lease], rt.settings.lease_seconds))
+    # sweep, while a claim without a lease would be found late. Only where there is none: a duplicate of this
+    # message must not lengthen the lease of a worker that is dead.
+    best_effort(lambda: rt.tracker.seed([lease], rt.settings.lease_seconds))
     claimed: list[LegRecord] = []
 
     def decide() -> Sequence[Change]:

@@ -35,7 +35,6 @@ from .model import (
 )
 
 
-
 @dataclass(frozen=True, slots=True)
 class Occasion:
     """What a decision may know of the world: the moment, fresh ids, and one setting."""
@@ -255,9 +254,7 @@ def claim(intent: Intent, leg: Leg, run: int, *, worker: str, token: str, on: Oc
     return story.change(legs=((leg, claimed),), durable=False)
 
 
-def complete(
-    intent: Intent, leg: Leg, result: str, *, guard_at: datetime | None, token: str, on: Occasion
-) -> Change:
+def complete(intent: Intent, leg: Leg, result: str, *, guard_at: datetime | None, token: str, on: Occasion) -> Change:
     """The leg's body returned: leg DONE, intent COMPLETED.
 
     ``guard_at``: when set, an outbox row repeats the leg's message then, so that Celery's own bookkeeping
@@ -304,9 +301,7 @@ def fail(
     )
 
 
-def retry(
-    intent: Intent, leg: Leg, signature: JsonDict, *, cause: str, start_at: datetime, on: Occasion
-) -> Change:
+def retry(intent: Intent, leg: Leg, signature: JsonDict, *, cause: str, start_at: datetime, on: Occasion) -> Change:
     """The task asked Celery to retry it: the leg is queued again as its next run.
 
     Not held against ``max_attempts``: Celery's own ``max_retries`` bounds these.
@@ -335,9 +330,7 @@ def lose(intent: Intent, leg: Leg, run: int, *, cause: str, on: Occasion) -> Cha
             "message": f"{leg.attempts} runs of {leg.task} ended with their worker; "
             f"the last on {leg.worker or 'an unknown worker'} ({cause})",
         }
-        return fail(
-            intent, leg, error, seen_by_celery=False, guard_at=None, token=on.new_id(), on=on
-        )
+        return fail(intent, leg, error, seen_by_celery=False, guard_at=None, token=on.new_id(), on=on)
     queued = _next_run(leg, on)
     story = _Story(intent, on.now)
     story.tell("intent.leg_lost", actor="sweep", leg_id=leg.id, run=run, worker=leg.worker, cause=cause)
@@ -381,9 +374,7 @@ def unpark(intent: Intent, leg: Leg, *, accept_drift: bool, by: str, on: Occasio
 # -- waits ------------------------------------------------------------------
 
 
-def open_wait(
-    intent: Intent, leg: Leg, wait: Wait, *, child: Change | None, on: Occasion
-) -> tuple[Change, ...]:
+def open_wait(intent: Intent, leg: Leg, wait: Wait, *, child: Change | None, on: Occasion) -> tuple[Change, ...]:
     """The leg comes to rest on a wait. ``child``: the intent an agent is given, written in the same transaction."""
     wait = replace(wait, due_at=due(wait))
     resting = replace(leg, status=LegStatus.WAITING, attempts=leg.attempts - 1, has_history=True)
@@ -501,16 +492,25 @@ def _nudge(record: WaitRecord, on: Occasion) -> Change | None:
             escalate_at = following
         wait = replace(wait, reminders=count, remind_at=None if last else following, escalate_at=escalate_at)
         story.tell(
-            "intent.reminder", actor="clock", leg_id=wait.leg_id, wait_id=wait.id, number=count, pending_with=list(wait.to)
+            "intent.reminder",
+            actor="clock",
+            leg_id=wait.leg_id,
+            wait_id=wait.id,
+            number=count,
+            pending_with=list(wait.to),
         )
         outbox.append(_notice(story.intent, wait, "reminder", wait.to, on))
     if wait.poll_at is not None and wait.poll_at <= on.now:
         wait = replace(wait, poll_at=on.now + timedelta(seconds=request["poll_every_seconds"]))
         outbox.append(
             Delivery(
-                id=on.new_id(), kind=DeliveryKind.POLL, intent_id=wait.intent_id, leg_id=wait.leg_id,
-                body={"wait_id": wait.id}, next_at=on.now,
-            )  # fmt: skip
+                id=on.new_id(),
+                kind=DeliveryKind.POLL,
+                intent_id=wait.intent_id,
+                leg_id=wait.leg_id,
+                body={"wait_id": wait.id},
+                next_at=on.now,
+            )
         )
     if wait is record.wait:
         return None
@@ -583,7 +583,8 @@ def _end_all(
     outbox += _cancel_children(open_waits, by, on)
     return story.change(
         legs=tuple(
-            (leg, replace(leg, status=LegStatus.CANCELED, ended_at=on.now, due_at=None, error=error)) for leg in open_legs
+            (leg, replace(leg, status=LegStatus.CANCELED, ended_at=on.now, due_at=None, error=error))
+            for leg in open_legs
         ),
         waits=tuple((w, _closed(w, WaitStatus.CANCELED, on.now, outcome=None, answered_by=by)) for w in open_waits),
         outbox=tuple(outbox),
@@ -602,7 +603,9 @@ def _resume(record: WaitRecord, closed: Wait, *, at: datetime, on: Occasion) -> 
     leg = record.leg
     if leg.status is not LegStatus.WAITING:
         # Parked: the closed wait is found when the leg runs next.
-        story.tell("intent.wait_closed", actor=closed.answered_by, leg_id=leg.id, wait_id=closed.id, outcome=closed.outcome)
+        story.tell(
+            "intent.wait_closed", actor=closed.answered_by, leg_id=leg.id, wait_id=closed.id, outcome=closed.outcome
+        )
         return story.change(waits=((record.wait, closed),))
     queued = _next_run(leg, on, at=at)
     story.tell(
@@ -684,9 +687,7 @@ def _result_delivery(leg: Leg, state: str, error: JsonDict, at: datetime, on: Oc
     )  # fmt: skip
 
 
-def _notice(
-    intent: Intent, wait: Wait, kind: str, to: Sequence[str], on: Occasion
-) -> Delivery:
+def _notice(intent: Intent, wait: Wait, kind: str, to: Sequence[str], on: Occasion) -> Delivery:
     return Delivery(
         id=on.new_id(), kind=DeliveryKind.NOTICE, intent_id=intent.id, leg_id=wait.leg_id, next_at=on.now,
         body=_present(
@@ -696,9 +697,7 @@ def _notice(
     )  # fmt: skip
 
 
-def _dead(
-    intent: Intent, kind: str, error: JsonDict, on: Occasion, *, leg_id: str | None = None
-) -> DeadLetter:
+def _dead(intent: Intent, kind: str, error: JsonDict, on: Occasion, *, leg_id: str | None = None) -> DeadLetter:
     return DeadLetter(
         id=on.new_id(), kind=kind, intent_id=intent.id, leg_id=leg_id, at=on.now,
         code=str(error["code"]), reason=str(error["message"]),

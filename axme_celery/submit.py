@@ -47,6 +47,7 @@ def submit(rt: Runtime, submissions: Sequence[Submission], connection: Any = Non
     if connection is not None:
         changes = decide()
         rt.ledger.commit(*changes, connection=connection)
+        rt.relay.send_if_committed([d.id for change in changes for d in change.outbox])
     else:
         carry_out(rt, decide)
     return [intent for intent, _ in decided]
@@ -225,7 +226,9 @@ def _repeat(rt: Runtime, old: Intent, *, upto: str, by: str | None, letters: Seq
     try:
         rt.ledger.commit(change)
     except StaleChange:
-        raise BadInput(f"the dead letter of intent {old.id} was replayed or discarded by someone else meanwhile") from None
+        raise BadInput(
+            f"the dead letter of intent {old.id} was replayed or discarded by someone else meanwhile"
+        ) from None
     announce(rt, [change])
     assert change.intent is not None
     return change.intent

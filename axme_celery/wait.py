@@ -35,7 +35,7 @@ from .errors import (
     WaitTimedOut,
 )
 from .leg import RunningLeg, lost, required
-from .model import Change, Decision, JsonDict, Wait, WaitKind, WaitStatus
+from .model import Change, Decision, JsonDict, LegStatus, Wait, WaitKind, WaitStatus
 from .step import in_step
 from .submit import Submission, child_change
 
@@ -104,7 +104,7 @@ def wait_for_human(
     if isinstance(max_reminders, bool) or not isinstance(max_reminders, int) or not 0 <= max_reminders <= 100:
         raise BadInput(f"max_reminders is {max_reminders!r}; it is a number from 0 to 100")
     if escalate_to is not None and remind_every is None and escalate_after is None:
-        raise BadInput("escalate_to needs a moment: give escalate_after, or remind_every (it follows the last reminder)")
+        raise BadInput("escalate_to needs a moment: give escalate_after, or remind_every, whose last one it follows")
     every = None if remind_every is None else _positive(remind_every, "remind_every")
     request: JsonDict = {
         "task_type": type,
@@ -255,7 +255,7 @@ def wait_for_agent(target: Any, payload: Any = None, *, timeout: Duration | None
 def _leg(what: str) -> RunningLeg:
     leg = required(f"{what}()")
     if in_step():
-        raise OutsideIntent(f"{what}() inside a step: a step is done or not done, it cannot rest; wait between steps. It")
+        raise OutsideIntent(f"{what}() cannot rest inside a step, which is done or not done; wait between steps. It")
     return leg
 
 
@@ -322,7 +322,7 @@ def _wait(
 def _come_to_rest(leg: RunningLeg, opened: Any) -> None:
     def decide() -> Sequence[Change]:
         record = leg.rt.ledger.leg_record(leg.leg.id, history=False)
-        if record is None or (record.leg.run, record.leg.status) != (leg.leg.run, lifecycle.LegStatus.RUNNING):
+        if record is None or (record.leg.run, record.leg.status) != (leg.leg.run, LegStatus.RUNNING):
             raise lost(leg.leg)
         on = occasion(leg.rt)
         wait, child = opened(on)
@@ -382,6 +382,4 @@ def _positive(duration: Duration, what: str) -> float:
 def _json(leg: RunningLeg, value: Any, what: str) -> Any:
     """The value as the ledger will give it back."""
     limit = leg.rt.settings.payload_bytes
-    return leg.rt.codec.decode(
-        leg.rt.codec.encode(value, what=what, limit_bytes=limit, setting="axme_payload_bytes")
-    )
+    return leg.rt.codec.decode(leg.rt.codec.encode(value, what=what, limit_bytes=limit, setting="axme_payload_bytes"))

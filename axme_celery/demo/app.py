@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from axme_celery import Axme, current_step, progress, step, wait_for_human, wait_for_tool
 from celery import Celery
+
+from axme_celery import Axme, current_step, progress, step, wait_for_human, wait_for_tool
 
 from . import report, warehouse, witness
 from .home import DemoHome, write_whole

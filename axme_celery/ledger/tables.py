@@ -13,8 +13,8 @@ from kombu.utils import json
 from sqlalchemy import (
     Boolean,
     Column,
-    Dialect,
     DateTime,
+    Dialect,
     Index,
     Integer,
     MetaData,
