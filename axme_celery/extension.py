@@ -27,7 +27,6 @@ from .errors import AxmeError, BadInput, BadSetting, IntentEnded, NotFound
 from .handle import IntentHandle
 from .ids import uuid7
 from .keeper import Keeper
-from .ledger import SqlLedger
 from .model import Delivery, DeliveryKind, Intent, JsonDict, Work
 from .ports import Runtime, Sender
 from .relay import RelayThread
@@ -290,6 +289,9 @@ class Axme:
         return {"intent": intent.id, "run": 1}
 
     def _wire(self) -> Runtime:
+        # Here, so that a process that only names tasks (celery --help, a web app's import) does not load SQLAlchemy.
+        from .ledger import SqlLedger
+
         settings = self.settings
         ledger = SqlLedger(settings.ledger_url, secret=settings.secret_key)
         tracker = open_tracker(
