@@ -89,27 +89,29 @@ class SqlLedger:
 
     # -- writing ----------------------------------------------------------------
 
-    def commit(self, *changes: Change, connection: Connection | None = None) -> None:
-        """Write all changes in one transaction, or none.
+    def commit(self, *changes: Change, connection: Connection | None = None) -> tuple[Change, ...]:
+        """Write all changes in one transaction, or none. Returns them as written, with their place in the audit chain.
 
         Raises StaleChange when one was decided on what no longer holds, LedgerUnavailable when the database
         cannot be reached. With ``connection`` it writes into the caller's transaction and commits nothing.
         """
         if connection is not None:
             # A savepoint: a refused change leaves the caller's own transaction usable.
+            sealed = [seal(c, self._secret) for c in changes]
             with connection.begin_nested():
-                self._write_all(connection, [seal(c, self._secret) for c in changes], own=False)
-            return
+                self._write_all(connection, sealed, own=False)
+            return tuple(s.change for s in sealed)
         self._prepare()
         if len(changes) == 1 and changes[0].fence is not None and changes[0].checkpoints:
             self._record(changes[0])
-            return
+            return changes
         sealed = [seal(c, self._secret) for c in changes]
         self._writing(
             lambda c: self._write_all(c, sealed, own=True),
             lambda c: landed(c, sealed[0]),
             durable=any(c.durable for c in changes),
         )
+        return tuple(s.change for s in sealed)
 
     def transaction(self, checkpoint: Callable[[Connection], Checkpoint], fence: tuple[str, int]) -> Checkpoint:
         """Call with a connection inside a transaction, and commit its SQL together with the checkpoint returned.
