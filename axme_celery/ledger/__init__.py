@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -35,10 +35,9 @@ from ..model import (
     Wait,
     WaitRecord,
 )
-from . import outbox, read, schema, tables
+from . import hot, outbox, read, schema, tables
 from .clock import HostClock, LedgerClock
 from .engine import Engines
-from .hot import CheckpointWriter
 from .write import Sealed, hold_run, insert_checkpoint, landed, seal, write
 
 T = TypeVar("T")
@@ -60,7 +59,6 @@ class SqlLedger:
     def __init__(self, url: str, *, clock: Callable[[], datetime] | None = None, secret: str | None = None) -> None:
         self.engines = Engines(url)
         self._secret = secret.encode() if secret else None
-        self._hot = CheckpointWriter(self.engines.is_sqlite)
         if clock is not None:
             self._clock: LedgerClock | HostClock = HostClock(clock)
         elif self.engines.is_sqlite:
@@ -263,11 +261,11 @@ class SqlLedger:
     def _record(self, change: Change) -> None:
         """The hot path: one checkpoint, guarded by its run."""
         (checkpoint,) = change.checkpoints
-        at = self.now()
+        checkpoint = replace(checkpoint, at=self.now())
         for attempt in range(TRIES):
             try:
-                with self._exclusive():
-                    if self._hot.write(self.engines.durable, checkpoint, at):
+                with self.engines.borrow() as driver:
+                    if hot.record(driver, checkpoint, self.engines.is_sqlite):
                         return
                 break
             except Exception as error:
@@ -299,7 +297,7 @@ class SqlLedger:
         for attempt in range(TRIES):
             unknown = False
             try:
-                with self.engines.connect(durable=durable) as connection:
+                with self.engines.connect() as connection:
                     transaction = connection.begin()
                     try:
                         write_all(connection)
@@ -340,14 +338,6 @@ class SqlLedger:
     def _ask_time(self) -> datetime:
         answered: datetime = self._reading(lambda c: c.scalar(select(func.clock_timestamp())))
         return answered.astimezone(UTC)
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        if self.engines.is_memory:
-            with self.engines.exclusive:
-                yield
-        else:
-            yield
 
 
 def _pause(attempt: int) -> float:
