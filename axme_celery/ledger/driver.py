@@ -117,7 +117,7 @@ class Driver:
 @functools.cache
 def _dialect(is_sqlite: bool) -> Dialect:
     if is_sqlite:
-        return sqlite.dialect(paramstyle="qmark")  # type: ignore[no-untyped-call]
+        return sqlite.dialect(paramstyle="qmark")
     return postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
 
 

@@ -1,24 +1,20 @@
-"""Real stores for the tracker's suite: a private Redis, a database of its own on PostgreSQL, SQLite files."""
+"""Real stores for the tracker's suite: a private Redis, SQLite files."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import redis
-from sqlalchemy import Engine, create_engine, event, text
-
-POSTGRES = os.environ.get("AXME_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
+from sqlalchemy import Engine, create_engine, event
 
 
 class MovedClock:
@@ -97,18 +93,6 @@ def own_redis_server() -> Iterator[RedisServer]:
     server = RedisServer()
     yield server
     server.remove()
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    name = f"axme_tracker_{uuid.uuid4().hex[:12]}"
-    admin = create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield admin.url.set(database=name).render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
 
 
 def sqlite_engine(path: Path) -> Engine:
