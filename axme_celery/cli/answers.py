@@ -54,8 +54,8 @@ def _answer_options(verb: Any) -> Any:
 
 
 @click.command(short_help="Answer a person's wait with one of its outcomes.")
-@click.argument("outcome")
 @_answer_options
+@click.argument("outcome")
 @with_axme
 def answer(axme: Axme, wait: str, outcome: str, by: str, comment: str | None, data: Any, as_json: bool) -> None:
     """Answer WAIT with OUTCOME. The first committed answer wins; a later one is told who was first (code 5).

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 #: How often the bars are drawn anew.
 DRAW_SECONDS = 0.5
 BAR_WIDTH = 24
+#: From this many columns on there is room for whole ids.
+WIDE = 120
 
 
 @dataclass
@@ -36,8 +38,14 @@ class Watched:
     """One intent, as far as it is known here."""
 
     intent: IntentHandle
+    #: The event that says best where it stands.
     last: Event | None = None
     ended: bool = False
+
+    def saw(self, event: Event) -> None:
+        """Take note of an event; within a wait, the one that says what for stays."""
+        if event.status != "WAITING" or "title" in event.details:
+            self.last = event
 
 
 @click.command(short_help="Watch intents live until they have ended.")
@@ -56,11 +64,12 @@ def watch(axme: Axme, intent_ids: tuple[str, ...], timeout: float | None, as_jso
     try:
         for events in _events(list(watched.values()), timeout):
             for event in events:
-                watched[event.intent_id].last = event
+                watched[event.intent_id].saw(event)
                 if not live:
                     click.echo(json.dumps(documents.record(event), default=plain) if as_json else _line(event))
             if live:
-                screen.draw([_bar(one) for one in watched.values()])
+                width = shutil.get_terminal_size().columns - 1
+                screen.draw([shortened(_bar(one, width), width) for one in watched.values()])
     except KeyboardInterrupt:
         click.echo("\nno longer watching; the intents go on", err=True)
         sys.exit(130)
@@ -114,9 +123,8 @@ class Screen:
 
     def draw(self, lines: Sequence[str]) -> None:
         """Put these lines where the last ones were."""
-        width = shutil.get_terminal_size().columns - 1
         up = f"\x1b[{self._drawn}F" if self._drawn else ""
-        click.echo(up + "".join(f"\x1b[2K{shortened(line, width)}\n" for line in lines), nl=False)
+        click.echo(up + "".join(f"\x1b[2K{line}\n" for line in lines), nl=False)
         self._drawn = len(lines)
 
 
@@ -133,11 +141,12 @@ def _line(event: Event) -> str:
     return "  ".join(word for word in words if word)
 
 
-def _bar(one: Watched) -> str:
-    """An intent as one line: how far it is, and where it stands."""
+def _bar(one: Watched, width: int) -> str:
+    """An intent as one line: how far it is, and where it stands. On a narrow terminal only the end of its id."""
     intent, last = one.intent, one.last
     progress = max(intent.progress().values(), key=lambda p: p.at, default=None)
-    words = [intent.id, text_of(intent.type), _progress(progress, done=intent.status == "COMPLETED")]
+    name = intent.id if width >= WIDE else f"…{intent.id[-8:]}"
+    words = [name, text_of(intent.type), _progress(progress, done=intent.status == "COMPLETED")]
     if last is not None:
         words += [status_of(last.status, last.waiting_reason), _meaning(last)]
     return "  ".join(word for word in words if word)
