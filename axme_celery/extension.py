@@ -442,6 +442,8 @@ def _notice_text(body: JsonDict, intent_id: str) -> str:
         "reminder": f"Reminder {body.get('number', 1)}: your decision is still needed",
         "escalation": "This was escalated to you: a decision is needed",
     }.get(body["kind"], body["kind"])
+    if body["kind"] == "dead_letter":
+        return f"{body['reason']}\nIntent {intent_id} ({body['type']}): see it with `axme-celery show {intent_id}`."
     until = f"\nIt waits until {body['timeout_at']}." if body.get("timeout_at") else ""
     return f"{first}: {body['title']}\nIntent {intent_id} ({body['type']}).{until}"
 

@@ -21,22 +21,22 @@ BATCH = 500
 
 
 @click.command(short_help="Make the ledger's tables, or bring them up to date.")
-@click.option("--sql", is_flag=True, help="Print the SQL for whoever runs it, and change nothing.")
+@click.option("--sql", is_flag=True, help="Print the SQL that an empty database needs, and change nothing.")
 @with_axme
 def migrate(axme: Axme, sql: bool) -> None:
     """Make the ledger's tables, or bring them up to date. May be run again at any time."""
-    from ..ledger.migrate import current, head, upgrade
+    from ..ledger.migrate import current, upgrade
 
     url = axme.settings.ledger_url
     if sql:
-        upgrade(url, sql=True)
+        click.echo(upgrade(url, sql=True), nl=False)
         return
     before = current(url)
-    upgrade(url)
-    if before == head():
-        click.echo(f"the ledger is up to date ({before})")
+    now = upgrade(url)
+    if before == now:
+        click.echo(f"the ledger is up to date ({now})")
     else:
-        click.echo(f"the ledger was brought from {before or 'nothing'} to {head()}")
+        click.echo(f"the ledger was brought from {before or 'nothing'} to {now}")
 
 
 @click.command(short_help="One pass over what is due, for cron; beat does it all the time.")
