@@ -79,7 +79,7 @@ class Facts:
     ledger: str = "postgresql"
     ledger_error: str | None = None
     ledger_revision: str | None = None
-    #: The revision this version of the package needs.
+    #: The revision this version of the package needs; later ones will do.
     ledger_head: str | None = None
     #: This host's clock minus the ledger's, seconds.
     clock_offset_seconds: float | None = None
@@ -267,7 +267,9 @@ def ledger(facts: Facts) -> Finding | None:
             Level.PROBLEM, "ledger", f"it cannot be used: {facts.ledger_error}",
             "see that axme_ledger_url is right and the database runs",
         )  # fmt: skip
-    if facts.ledger_revision != facts.ledger_head:
+    if facts.ledger == "sqlite" and facts.ledger_revision is None:
+        return Finding(Level.OK, "ledger", "sqlite has no tables yet; they are made at the first use")
+    if facts.ledger_revision is None or facts.ledger_head is None or facts.ledger_revision < facts.ledger_head:
         return Finding(
             Level.PROBLEM, "ledger",
             f"its tables are at {facts.ledger_revision or 'nothing'}, and this version needs {facts.ledger_head}",
@@ -337,7 +339,7 @@ def _eviction(about: str, where: str, what: str, policy: str | None) -> Finding 
 
 def sweepers(facts: Facts) -> Finding | None:
     """One beat sweeps."""
-    if facts.tracker_error is not None or facts.ledger_error is not None:
+    if facts.tracker_error is not None or facts.ledger_error is not None or facts.ledger_revision is None:
         return None
     within = max(RECENT_TICKS * facts.tick_seconds, RECENT_SECONDS)
     recent = sorted(name for name, age in facts.sweepers.items() if age <= within)

@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .doctor import Facts
@@ -48,7 +49,7 @@ def gather(axme: Axme) -> Facts:
     }
     found |= _asked("ledger_error", lambda: _ledger(settings))
     found["tracker"] = "sql" if settings.redis_url is None else "redis"
-    if "ledger_error" not in found and found["ledger_revision"] == found["ledger_head"]:
+    if (found.get("ledger_revision") or "") >= found.get("ledger_head", "?"):
         found |= _asked("tracker_error", lambda: _tracker(settings))
     hosts = {*found.pop("leg_hosts", ()), *(_host(sweeper) for sweeper in found.get("sweepers", ()))}
     return Facts(**found, hosts=tuple(sorted(hosts)))
@@ -163,18 +164,16 @@ def _eta(packed: bytes | str) -> tuple[str, datetime | None]:
 
 
 def _ledger(settings: Settings) -> Found:
-    from .ledger import SqlLedger
-    from .ledger.migrate import current, head
+    from .ledger import SqlLedger, schema
 
-    # A ledger of its own: one that is not migrated cannot be opened by the usual way.
     ledger = SqlLedger(settings.ledger_url)
+    is_sqlite, path = ledger.engines.is_sqlite, ledger.engines.url.database
+    found: Found = {"ledger": "sqlite" if is_sqlite else "postgresql", "ledger_head": schema.REVISION}
+    if is_sqlite and not (path and Path(path).exists()):
+        return found  # asking SQLite would make the file
     try:
-        found: Found = {
-            "ledger": "sqlite" if ledger.engines.is_sqlite else "postgresql",
-            "ledger_revision": current(settings.ledger_url),
-            "ledger_head": head(),
-        }
-        if found["ledger_revision"] != found["ledger_head"]:
+        found["ledger_revision"] = ledger.revision()
+        if found["ledger_revision"] is None or found["ledger_revision"] < found["ledger_head"]:
             return found
         before = datetime.now(UTC)
         ledger_now = ledger.now(fresh=True)

@@ -121,6 +121,9 @@ class Desk:
 SCRIPT = [sys.executable, "-c", "import sys; sys.argv[0] = 'axme-celery'; from axme_celery.cli import main; main()"]
 
 
+CELERY = [sys.executable, "-m", "celery", "-A", "tests.doors.project"]
+
+
 @functools.cache
 def _redis() -> PrivateRedis:
     """Of this test process, apart from the one that other tests flush."""
@@ -137,8 +140,7 @@ def _served() -> Desk:
     log = folder / "worker.log"
     with log.open("wb") as output:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "tests.doors.project", "worker", "-P", "threads", "-c", "4"]
-            + ["-B", "-s", str(folder / "schedule"), "-l", "INFO", "--without-gossip", "--without-mingle"],
+            [*CELERY, "worker", "-P", "threads", "-c", "4", "-B", "-s", str(folder / "schedule"), "-l", "INFO"],
             stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=ROOT, env=desk.environment,
             start_new_session=True,
         )  # fmt: skip
@@ -157,18 +159,18 @@ def _served() -> Desk:
     return desk
 
 
-@pytest.fixture
-def served() -> Desk:
+@pytest.fixture(name="served")
+def served_fixture() -> Desk:
     """A project whose worker and beat run."""
     return _served()
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+@pytest.fixture(name="desk")
+def desk_fixture(tmp_path: Path) -> Iterator[Desk]:
     """A project on a new SQLite ledger and a real Redis; no worker runs."""
     desk = Desk(tmp_path, _redis().url)
     yield desk
     desk.axme.close()
 
 
-__all__ = ["PATIENCE_SECONDS", "ROOT", "SCRIPT", "Desk", "desk", "served", "until"]
+__all__ = ["PATIENCE_SECONDS", "ROOT", "SCRIPT", "Desk", "desk_fixture", "served_fixture", "until"]

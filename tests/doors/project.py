@@ -11,8 +11,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from axme_celery import Axme, progress, step, wait_for_human, wait_for_tool
 from celery import Celery
+
+from axme_celery import Axme, progress, step, wait_for_human, wait_for_tool
 
 
 @step

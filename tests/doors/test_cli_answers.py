@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from .command_line import desk, served, until  # noqa: F401
+from .command_line import desk_fixture, served_fixture  # noqa: F401
 
 # -- inbox --
 

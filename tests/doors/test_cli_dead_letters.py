@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .command_line import Desk, desk, served, until  # noqa: F401
+from .command_line import Desk, desk_fixture, served_fixture  # noqa: F401
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from .command_line import desk, served, until  # noqa: F401
+from .command_line import desk_fixture, served_fixture  # noqa: F401
 
 # -- submit --
 

@@ -14,7 +14,7 @@ import pytest
 
 from axme_celery.cli import watch
 
-from .command_line import PATIENCE_SECONDS, ROOT, SCRIPT, Desk, desk, served, until  # noqa: F401
+from .command_line import PATIENCE_SECONDS, ROOT, SCRIPT, Desk, desk_fixture, served_fixture  # noqa: F401
 
 
 def test_watch_prints_a_line_for_each_event_and_ends_with_the_intents(served):
