@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,8 @@ def sweep(axme: Axme, rebuild: bool, as_json: bool) -> None:
     Beat does this once a tick. From cron it is for projects without a beat: then a timer is late by up to the
     time between two calls. Any number of sweeps may run at once.
     """
+    from ..relay import HORIZON_SECONDS
+    from ..sweep import AHEAD_TICKS
     from ..sweep import sweep as one_pass
 
     rt = axme.runtime
@@ -59,6 +62,9 @@ def sweep(axme: Axme, rebuild: bool, as_json: bool) -> None:
     if rebuild:
         rt.tracker.clear()
     counts = one_pass(rt, axme.senders, f"cli@{socket.gethostname()}:{os.getpid()}", slow=True)
+    if counts:
+        # A wake-up is decided a little ahead and leaves at its very moment: be there to send it.
+        time.sleep(min(AHEAD_TICKS * rt.settings.tick_seconds, HORIZON_SECONDS))
     if as_json:
         print_json(counts)
     else:

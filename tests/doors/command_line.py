@@ -64,6 +64,10 @@ class Desk:
         self.app = make_app(**self.config)
         self.axme = self.app.axme
 
+    def another(self, **config: Any) -> Desk:
+        """Another process's view of the same project, configured otherwise."""
+        return Desk(self.folder, **{**self.config, "broker": self.config["broker_url"], **config})
+
     @property
     def environment(self) -> dict[str, str]:
         """For a process of this project."""
