@@ -180,7 +180,8 @@ def _ledger(settings: Settings) -> Found:
         found["clock_offset_seconds"] = _offset(before, datetime.now(UTC), ledger_now)
         figures = dataclasses.asdict(ledger.health())
         del figures["open_intents"]
-        return {**found, **figures, "leg_hosts": figures.pop("hosts")}
+        found["leg_hosts"] = figures.pop("hosts")
+        return found | figures
     finally:
         ledger.close()
 
