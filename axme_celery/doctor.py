@@ -297,7 +297,7 @@ def clocks(facts: Facts) -> Finding | None:
         return None
     who, offset = max(known.items(), key=lambda one: abs(one[1]))
     if abs(offset) < CLOCK_SECONDS:
-        return Finding(Level.OK, "clocks", f"{' and '.join(known)} agree with the ledger to {words(abs(offset))}")
+        return Finding(Level.OK, "clocks", f"{' and '.join(known)}: within {words(abs(offset))} of the ledger's")
     return Finding(
         Level.PROBLEM if abs(offset) >= facts.lease_seconds else Level.WARNING, "clocks",
         f"{who} is {words(abs(offset))} {'ahead of' if offset > 0 else 'behind'} the ledger's clock: waits and deadlines "
@@ -403,8 +403,8 @@ def parked(facts: Facts) -> Finding | None:
     if not facts.parked_legs:
         return None
     return Finding(
-        Level.WARNING, "parked", f"{facts.parked_legs} legs are parked, because the code does not fit what was recorded",
-        "see them with dead-letters list, then unpark each (with --accept-drift to go on with the code as it is)",
+        Level.WARNING, "parked", f"legs that rest until somebody decides: {facts.parked_legs}",
+        "see why with dead-letters list, then unpark each (with --accept-drift to go on with the code as it is)",
     )  # fmt: skip
 
 
@@ -413,7 +413,7 @@ def letters(facts: Facts) -> Finding | None:
     if not facts.open_dead_letters:
         return None
     return Finding(
-        Level.WARNING, "dead letters", f"{facts.open_dead_letters} are open",
+        Level.WARNING, "dead letters", f"open: {facts.open_dead_letters}",
         "see them with dead-letters list; replay or discard them",
     )  # fmt: skip
 

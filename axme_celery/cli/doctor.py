@@ -42,6 +42,6 @@ def doctor(axme: Axme, as_json: bool) -> None:
             if finding.change is not None:
                 click.echo(f"{' ' * (width + 9)}  -> {text_of(finding.change)}")
         warnings = sum(1 for finding in findings if finding.level is Level.WARNING)
-        click.echo(f"\n{problems} problems, {warnings} warnings")
+        click.echo(f"\nproblems: {problems}, warnings: {warnings}")
     if problems:
         sys.exit(1)

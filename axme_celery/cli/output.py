@@ -116,7 +116,7 @@ def _print_rich(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     for n, header in enumerate(headers):
         # The first column is what one copies: it is never cut.
         least = max(len(row[0]) for row in cells) if n == 0 else None
-        table.add_column(header, no_wrap=n == 0, min_width=least)
+        table.add_column(header, no_wrap=n == 0, min_width=least, overflow="fold")
     for row in cells:
         # Text objects, for a user's text may hold what rich would take for markup.
         table.add_row(*(Text(cell, style=_STYLES.get(cell.split(" ", 1)[0], "")) for cell in row))

@@ -100,8 +100,8 @@ def test_every_check_can_find_something():
         ("timers", {"overdue_seconds": 300.0}, Level.WARNING, "overdue by 5m"),
         ("timers", {"overdue_seconds": 3.0}, Level.OK, "none"),
         ("outbox", {"outbox_due": 7, "outbox_lag_seconds": 300.0}, Level.WARNING, "7 deliveries"),
-        ("parked", {"parked_legs": 2}, Level.WARNING, "2 legs"),
-        ("dead letters", {"open_dead_letters": 4}, Level.WARNING, "4 are open"),
+        ("parked", {"parked_legs": 2}, Level.WARNING, "decides: 2"),
+        ("dead letters", {"open_dead_letters": 4}, Level.WARNING, "open: 4"),
     ],
 )  # fmt: skip
 def test_a_misconfiguration_is_found_and_named(about, changed, level, said):
@@ -150,7 +150,7 @@ def test_a_running_project_has_no_problems(served):
 
     result = served.run("doctor")
 
-    assert "0 problems" in result.stdout
+    assert "problems: 0" in result.stdout
     assert "PROBLEM" not in result.stdout
     assert "redis answers" in result.stdout and "sqlite answers, its tables are at 0001" in result.stdout
     assert "swept" in result.stdout and "this host" in result.stdout
