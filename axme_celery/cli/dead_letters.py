@@ -70,7 +70,8 @@ def replay(axme: Axme, ids: tuple[str, ...], every: bool, code: str | None, yes:
     def one(letter_id: str) -> str:
         return axme.replay(letter_id, by).id
 
-    _each(axme, ids, every, code, yes, "replay", one)
+    # A delivery that could not be sent is no work to start again.
+    _each(axme, ids, every, code, yes, "replay", one, kinds=("intent", "leg"))
 
 
 @dead_letters.command(short_help="Put them away without replaying them.")
@@ -84,11 +85,19 @@ def discard(axme: Axme, ids: tuple[str, ...], every: bool, code: str | None, yes
         put_away(axme.runtime, letter_id, by=by)
         return "discarded"
 
-    _each(axme, ids, every, code, yes, "discard", one)
+    _each(axme, ids, every, code, yes, "discard", one, kinds=("intent", "leg", "delivery"))
 
 
 def _each(
-    axme: Axme, ids: tuple[str, ...], every: bool, code: str | None, yes: bool, verb: str, one: Callable[[str], str]
+    axme: Axme,
+    ids: tuple[str, ...],
+    every: bool,
+    code: str | None,
+    yes: bool,
+    verb: str,
+    one: Callable[[str], str],
+    *,
+    kinds: tuple[str, ...],
 ) -> None:
     """Do it to each; one that is refused does not keep the others from theirs, but the whole has then failed."""
     from ..errors import AxmeError
@@ -98,7 +107,7 @@ def _each(
     if (code or yes) and not every:
         raise click.UsageError("--code and --yes belong to --all")
     if every:
-        ids = tuple(letter.id for letter in _letters(axme.runtime.ledger, "OPEN", code))
+        ids = tuple(x.id for x in _letters(axme.runtime.ledger, "OPEN", code) if x.kind in kinds)
         if not ids:
             click.echo("no dead letters")
             return

@@ -8,6 +8,8 @@ import functools
 import itertools
 import json
 import os
+import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -94,6 +96,17 @@ class Desk:
             stdin=subprocess.DEVNULL, text=True, cwd=ROOT, env=self.environment,
         )  # fmt: skip
 
+    def on_a_terminal(self, *words: str, **environment: str) -> tuple[int, subprocess.Popen[bytes]]:
+        """Call the script with a terminal of 200 columns as its output: our end of that, and the process."""
+        ours, theirs = pty.openpty()
+        environment = {"TERM": "xterm-256color", "COLUMNS": "200", "LINES": "40", **environment}
+        process = subprocess.Popen(
+            [*SCRIPT, "-A", "tests.doors.project", *words], stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
+            env={**self.environment, **environment},
+        )  # fmt: skip
+        os.close(theirs)
+        return ours, process
+
     # -- intents to work on --
 
     def submit(self, task: str, *args: Any, **options: Any) -> Intent:
@@ -119,6 +132,20 @@ class Desk:
         self.axme.answer(intent.id, "approved", by="ana")
         until(lambda: intent.legs()[0].status == "PARKED", "parked leg")
         return intent, path
+
+
+def read_until(terminal: int, word: str | None = None) -> str:
+    """What comes out of a terminal: up to this word and the end of a line, or all there is."""
+    seen, give_up_at = "", time.monotonic() + PATIENCE_SECONDS
+    while word is None or word not in seen or not seen.endswith("\n"):
+        assert time.monotonic() < give_up_at, f"no {word!r} in {seen!r}"
+        if select.select([terminal], [], [], 0.2)[0]:
+            try:
+                seen += os.read(terminal, 65536).decode()
+            except OSError:  # the other end is closed
+                break
+    assert word is None or word in seen
+    return seen
 
 
 #: The script ``axme-celery``, as the Python that runs the tests has it.
@@ -177,4 +204,4 @@ def desk_fixture(tmp_path: Path) -> Iterator[Desk]:
     desk.axme.close()
 
 
-__all__ = ["PATIENCE_SECONDS", "ROOT", "SCRIPT", "Desk", "desk_fixture", "served_fixture", "until"]
+__all__ = ["PATIENCE_SECONDS", "ROOT", "SCRIPT", "Desk", "desk_fixture", "read_until", "served_fixture", "until"]

@@ -13,7 +13,7 @@ import pytest
 
 from axme_celery.cli import VERBS
 
-from .command_line import CELERY, ROOT, SCRIPT, desk_fixture  # noqa: F401
+from .command_line import CELERY, ROOT, SCRIPT, desk_fixture, read_until  # noqa: F401
 
 #: What issue and design name, and no verb of what does not exist yet.
 PROMISED = {
@@ -73,6 +73,13 @@ def test_both_command_lines_refuse_alike(desk):
     assert ours.stderr == celerys.stderr == (
         "Error: no intent x in this ledger; check the id, and that this process uses the same axme_ledger_url\n"
     )
+
+
+def test_the_demo_needs_no_project(tmp_path):
+    """Nor does its refusal."""
+    said = call(*SCRIPT, "demo", "--query", "SELECT 1", folder=tmp_path, AXME_APP="", CELERY_APP="")
+
+    assert said.returncode == 1 and "go together" in said.stderr and list(tmp_path.iterdir()) == []
 
 
 # -- what it costs everybody --
@@ -174,6 +181,46 @@ def test_a_setting_that_cannot_work_is_one_line(tmp_path):
 
     assert said.returncode == 1
     assert "did you mean axme_lease_seconds" in said.stderr and "Traceback" not in said.stderr
+
+
+# -- on a terminal --
+
+
+def test_on_a_terminal_a_table_has_colours_and_whole_ids(desk):
+    """However narrow it is: an id is there to be copied."""
+    intent = desk.submit("doors.add", 1, 2, tags=["[red]not markup[/red]"])
+    intent.cancel("no")
+
+    for columns in ("200", "60"):
+        terminal, process = desk.on_a_terminal("list", COLUMNS=columns)
+        seen = read_until(terminal)
+        assert process.wait() == 0
+        assert "\x1b[" in seen and intent.id in seen
+    assert "[red]not markup[/red]" in read_until(desk.on_a_terminal("list")[0])
+
+
+def test_no_color_is_heeded(desk):
+    """And so is a terminal that cannot do it."""
+    intent = desk.submit("doors.add", 1, 2)
+
+    for environment in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        terminal, _ = desk.on_a_terminal("list", **environment)
+        seen = read_until(terminal)
+        assert "\x1b" not in seen and intent.id in seen
+
+
+def test_without_rich_everything_is_plain_text(desk, tmp_path):
+    """It comes with the extra ``web``; nothing needs it."""
+    (tmp_path / "rich").mkdir()
+    (tmp_path / "rich" / "__init__.py").write_text("raise ImportError('not installed')\n")
+    intent = desk.submit("doors.add", 1, 2)
+
+    for words in (["list"], ["show", intent.id], ["doctor"]):
+        terminal, process = desk.on_a_terminal(*words, PYTHONPATH=str(tmp_path))
+        seen = read_until(terminal)
+        process.wait()
+        assert "\x1b" not in seen and "Traceback" not in seen
+        assert intent.id in seen or words == ["doctor"]
 
 
 # -- the ledger away --

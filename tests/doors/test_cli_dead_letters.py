@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from axme_celery.model import DeadLetter, Delivery, DeliveryKind
+
 from .command_line import Desk, desk_fixture, served_fixture  # noqa: F401
 
 
@@ -104,6 +106,21 @@ def test_a_parked_leg_s_letter_says_to_unpark(served):
     (letter,) = served.axme.runtime.ledger.dead_letters_of(intent.id)
 
     assert "unpark" in served.run("dead-letters", "replay", letter.id, code=1).stderr
+
+
+def test_a_delivery_that_could_not_be_sent_is_not_replayed_as_work(served, failed):
+    """Its intent may be well; and --all passes it over."""
+    intent = served.reach(served.submit("doors.add", 1, 1), "COMPLETED")
+    ledger = served.axme.runtime.ledger
+    ledger.outbox_settle((), (), [(Delivery(id="d1", kind=DeliveryKind.NOTICE, intent_id=intent.id, next_at=ledger.now()),
+        DeadLetter(id="undelivered", kind="delivery", intent_id=intent.id, delivery_id="d1", code="notice_undeliverable",
+                   reason="no mail server", at=ledger.now()))])  # fmt: skip
+
+    assert "discard it" in served.run("dead-letters", "replay", "undelivered", code=1).stderr
+    assert served.run("dead-letters", "replay", "--all", "-y").stdout == "no dead letters\n"
+
+    served.run("dead-letters", "discard", "undelivered")
+    assert served.json("dead-letters", "list") == []
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_dev_runs_worker_and_beat_until_it_is_stopped(desk, running, with_signal
     assert not any(process.is_running() for process in children.values())
     assert re.search(r"^worker \| .*ready\.", running.said, re.MULTILINE)
     assert re.search(r"^beat   \| ", running.said, re.MULTILINE)
+    assert "axme.sweep[" not in running.said, "one line a tick would hide everything else"
 
 
 def test_a_worker_that_ends_by_itself_is_not_started_again(desk, running):

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import select
 import signal
-import subprocess
-import time
 
 import pytest
 
 from axme_celery.cli import watch
 
-from .command_line import PATIENCE_SECONDS, ROOT, SCRIPT, Desk, desk_fixture, served_fixture  # noqa: F401
+from .command_line import PATIENCE_SECONDS, desk_fixture, read_until, served_fixture  # noqa: F401
 
 
 def test_watch_prints_a_line_for_each_event_and_ends_with_the_intents(served):
@@ -92,7 +87,7 @@ def test_ctrl_c_stops_the_watching_only(desk):
 def test_on_a_terminal_watch_draws_bars_over_one_another(served):
     """A line for each intent, with how far it is; the same lines again, not new ones."""
     intent = served.waiting("doors.report", 4, "Publish it?")
-    terminal, process = on_a_terminal(served, "watch", intent.id)
+    terminal, process = served.on_a_terminal("watch", intent.id)
 
     seen = read_until(terminal, "4/4 page 4")
     served.axme.answer(intent.id, "approved", by="ana")
@@ -108,7 +103,7 @@ def test_on_a_terminal_watch_draws_bars_over_one_another(served):
 def test_on_a_narrow_terminal_a_line_stays_one_line(served):
     """A wrapped line could not be drawn over: what does not fit is cut, the id first."""
     intent = served.waiting("doors.report", 4, "Publish it? " + "x" * 100)
-    terminal, process = on_a_terminal(served, "watch", intent.id, "--timeout", "1", COLUMNS="80")
+    terminal, process = served.on_a_terminal("watch", intent.id, "--timeout", "1", COLUMNS="80")
 
     seen = read_until(terminal, "have not ended")
     process.wait(PATIENCE_SECONDS)
@@ -120,7 +115,7 @@ def test_on_a_narrow_terminal_a_line_stays_one_line(served):
 
 def test_a_terminal_that_cannot_redraw_gets_lines(served):
     intent = served.reach(served.submit("doors.add", 1, 1), "COMPLETED")
-    terminal, process = on_a_terminal(served, "watch", intent.id, TERM="dumb")
+    terminal, process = served.on_a_terminal("watch", intent.id, TERM="dumb")
 
     seen = read_until(terminal, "COMPLETED")
     process.wait(PATIENCE_SECONDS)
@@ -139,29 +134,3 @@ def test_a_bar_is_as_long_as_the_share_that_is_done(done, total, bar):
     from axme_celery.model import Progress
 
     assert watch._progress(Progress(done, total, None, datetime.now(UTC)), done=False) == bar
-
-
-def on_a_terminal(desk: Desk, *words: str, **environment: str) -> tuple[int, subprocess.Popen[bytes]]:
-    """The script with a terminal as its output, 200 columns wide."""
-    ours, theirs = pty.openpty()
-    environment = {"TERM": "xterm", "COLUMNS": "200", "LINES": "40", **environment}
-    process = subprocess.Popen(
-        [*SCRIPT, "-A", "tests.doors.project", *words], stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
-        env={**desk.environment, **environment},
-    )  # fmt: skip
-    os.close(theirs)
-    return ours, process
-
-
-def read_until(terminal: int, word: str) -> str:
-    """What comes out of the terminal, up to this word and the rest of its line."""
-    seen, give_up_at = "", time.monotonic() + PATIENCE_SECONDS
-    while word not in seen or not seen.endswith("\n"):
-        assert time.monotonic() < give_up_at, f"no {word!r} in {seen!r}"
-        if select.select([terminal], [], [], 0.2)[0]:
-            try:
-                seen += os.read(terminal, 65536).decode()
-            except OSError:  # the other end is closed
-                break
-    assert word in seen
-    return seen

@@ -309,11 +309,13 @@ def test_how_the_work_goes_is_read_from_the_ledger(desk):
     write("UPDATE axme_intents SET deadline_at = :at WHERE id = :id", at=at(minutes=5), id=intents[0].id)
     write("UPDATE axme_legs SET status = 'PARKED' WHERE intent_id = :id", id=intents[1].id)
     write(
-        "INSERT INTO axme_outbox (id, kind, intent_id, run, body, next_at, attempts) VALUES ('o', 'NOTICE', :id, 0, '{}', :at, 0)",
+        "INSERT INTO axme_outbox (id, kind, intent_id, run, body, next_at, attempts)"
+        " VALUES ('o', 'NOTICE', :id, 0, '{}', :at, 0)",
         id=intents[0].id, at=at(minutes=3),
     )  # fmt: skip
     write(
-        "INSERT INTO axme_dead_letters (id, kind, intent_id, code, reason, at, state) VALUES ('d', 'leg', :id, 'c', 'r', :at, 'OPEN')",
+        "INSERT INTO axme_dead_letters (id, kind, intent_id, code, reason, at, state)"
+        " VALUES ('d', 'leg', :id, 'c', 'r', :at, 'OPEN')",
         id=intents[1].id, at=at(),
     )  # fmt: skip
     write(
