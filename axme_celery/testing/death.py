@@ -74,14 +74,15 @@ class MortalTracker:
 class MortalLedger(MortalTracker):
     """A ledger as a worker that may die has it; here the planned deaths happen."""
 
-    def commit(self, *changes: Change, connection: Any = None) -> None:
+    def commit(self, *changes: Change, connection: Any = None) -> tuple[Change, ...]:
         self._fate.check()
         kill = self._fate.met_by([name for change in changes for name in records(change)])
         if kill is not None and not kill.recorded:
             self._fate.die()
-        self._kept.commit(*changes, connection=connection)
+        written: tuple[Change, ...] = self._kept.commit(*changes, connection=connection)
         if kill is not None:
             self._fate.die()
+        return written
 
     def transaction(self, checkpoint: Callable[[Any], Checkpoint], fence: tuple[str, int]) -> Checkpoint:
         self._fate.check()

@@ -19,13 +19,14 @@ from typing import Any, cast
 from celery import Celery
 from sqlalchemy import Engine, func, select
 
+from ..beats import best_effort, tell_tracker
 from ..deliver import send_all
 from ..durations import Duration, seconds
 from ..errors import BadInput
 from ..extension import Axme
 from ..handle import IntentHandle
 from ..ledger import SqlLedger, tables
-from ..model import DeadLetter, Delivery, DeliveryKind, Event, LegStatus, Wait, WaitStatus
+from ..model import Change, DeadLetter, Delivery, DeliveryKind, Event, LegStatus, Wait, WaitStatus
 from ..notifiers import Notice
 from ..ports import Ledger, Tracker
 from ..sweep import refill, sweep
@@ -69,8 +70,7 @@ class Stage:
         #: When the leases of dead workers lapse.
         self._lapses: list[datetime] = []
         self._ledger = SqlLedger(ledger_url, clock=lambda: self._now, secret=self._settings.secret_key)
-        # The tracker has a database of its own: in memory there is one connection for all, and a step's own
-        # transaction must not be disturbed by what the tracker writes.
+        # The tracker has a database of its own, so that it can write while a step's transaction is under way.
         self._index = SqlLedger("sqlite://")
         self._relay = _Relay(self)
         self._worker = InProcess(axme, lambda: self._now)
@@ -245,6 +245,12 @@ class _Relay:
         for delivery in deliveries:
             if delivery.next_at <= self._stage.now + RELAY_HORIZON:
                 heapq.heappush(self._heap, (delivery.next_at, next(self._order), delivery))
+
+    def send_if_committed(self, delivery_ids: Sequence[str]) -> None:
+        """Nothing: the sweep finds them, once they are there."""
+
+    def tell(self, changes: Sequence[Change]) -> None:
+        best_effort(lambda: tell_tracker(self._stage.axme.runtime, changes))
 
     def settled(self, delivery_ids: Sequence[str]) -> None:
         self._stage.axme.runtime.ledger.outbox_settle(delivery_ids)
