@@ -29,7 +29,7 @@ from ..ledger import SqlLedger, tables
 from ..model import Change, DeadLetter, Delivery, DeliveryKind, Event, LegStatus, Wait, WaitStatus
 from ..notifiers import Notice
 from ..ports import Ledger, Tracker
-from ..sweep import refill, sweep
+from ..sweep import due_timers, early_answers, lapsed_leases, lost_messages, refill, undelivered
 from ..tracker.sql import SqlTracker
 from .death import Fate, Kill, Killed, MortalLedger, MortalTracker
 from .inprocess import InProcess
@@ -119,9 +119,7 @@ class Stage:
         self._move_to(self._now + timedelta(seconds=seconds(duration, "duration")))
         self.run()
 
-    def answer(
-        self, wait: Any, outcome: str, *, by: str, comment: str | None = None, data: Any = None
-    ) -> IntentHandle:
+    def answer(self, wait: Any, outcome: str, *, by: str, comment: str | None = None, data: Any = None) -> IntentHandle:
         """``axme.answer``: a person's answer to a wait, or to the one open human wait of an intent; then run."""
         intent = self.axme.answer(wait, outcome, by=by, comment=comment, data=data)
         self.run()
@@ -215,11 +213,13 @@ class Stage:
             self._fate.running = self._fate.dead = False
 
     def _sweep(self) -> bool:
-        # First, so that what comes due beyond the tracker's horizon is due at its moment and not at the next sweep.
-        refill(self.axme.runtime)
-        counts = sweep(self.axme.runtime, self._senders, "stage", slow=True)
+        rt = self.axme.runtime
+        # First, so that what lies beyond the tracker's horizon is found at its moment and not at the next sweep.
+        refill(rt)
+        done = lapsed_leases(rt) + due_timers(rt) + undelivered(rt, self._senders)
+        done += lost_messages(rt) + early_answers(rt)
         self._lapses = [moment for moment in self._lapses if moment > self._now]
-        return any(done for broom, done in counts.items() if broom != "refilled")
+        return done > 0
 
     def _take_notice(self, delivery: Delivery) -> None:
         notice = self.axme.notice(delivery)
