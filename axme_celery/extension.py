@@ -124,8 +124,10 @@ class Axme:
         options |= {
             "axme_deadline": deadline, "axme_max_attempts": max_attempts, "axme_type": type, "axme_on_drift": on_drift,
         }  # fmt: skip
-        register = self._app.task if self._app is not None else shared_task
-        return register(*args, **options)
+        if self._app is None:
+            return shared_task(*args, **options)
+        # It belongs to this app: on another, which Celery would also give it to, there is no ledger to keep it in.
+        return self._app.task(*args, **{"shared": False, **options})
 
     # -- from outside ------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A Celery app with an ``Axme`` and a stage to run its intents on: ``from .staging import app, axme, stage``."""
+"""The fixtures for tests of verbs and rules: an app, its ``Axme``, and a stage to run its intents on."""
 
 from __future__ import annotations
 
