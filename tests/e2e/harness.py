@@ -119,12 +119,17 @@ class Program:
         """Until it has ended."""
         self._process.wait(seconds)
 
-    def stop(self) -> None:
-        """SIGTERM, and SIGKILL to its group if it does not end."""
+    def ask_to_stop(self) -> None:
+        """SIGTERM, even if it is paused."""
         if self.is_running:
             with contextlib.suppress(ProcessLookupError):
                 self.send(signal.SIGTERM)
                 os.killpg(self.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL to its group if it does not end."""
+        if self.is_running:
+            self.ask_to_stop()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_SECONDS)
         self.kill_group()
@@ -285,7 +290,9 @@ class Stage:
 
     def close(self) -> None:
         """Stop what runs and remove what was left."""
-        for program in reversed(self.programs):
+        for program in self.programs:
+            program.ask_to_stop()
+        for program in self.programs:
             program.stop()
         self.axme.drain(1.0)
         self.axme.close()
@@ -307,7 +314,8 @@ class Stage:
                 parts += [f"    {e.seq} {e.at:%H:%M:%S.%f} {e.type} {e.actor} {e.details}" for e in intent.events()]
         parts += ["effects:", *map(str, self.effects()[-40:])]
         for program in self.programs:
-            parts += [f"-- {program.name} ({program.pid}) --", program.text[-4000:]]
+            lines = [line for line in program.text.splitlines() if "axme.sweep" not in line and "axme-sweep" not in line]
+            parts += [f"-- {program.name} ({program.pid}) --", *lines[-40:]]
         return "\n".join(parts)
 
 

@@ -20,6 +20,7 @@ from celery import Celery, Task
 
 from axme_celery import (
     Axme,
+    ToolFailed,
     current_intent,
     current_step,
     progress,
@@ -108,6 +109,7 @@ def ask(name: str) -> str:
 @durable(name="e2e.nap")
 def nap(name: str, seconds: float) -> str:
     """Rests for so long, and notes that it woke."""
+    note("lies down", name=name)
     wait_for_time(seconds)
     note("woke", name=name)
     return name
@@ -175,6 +177,12 @@ def poison(name: str) -> None:
     """Kills the process it runs in, each time."""
     note("killing", name=name)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@durable(name="e2e.polled")
+def polled(name: str, answers_after: int) -> Any:
+    """Waits for a tool that must be asked."""
+    return wait_for_tool("printer", name, poll=ask_printer.s(name, answers_after), every=0.2)
 
 
 @durable(name="e2e.small")
@@ -286,6 +294,15 @@ def jot(name: str, number: int) -> int:
 @ordinary(name="e2e.fails")
 def fails(message: str) -> None:
     raise OutOfPaper(message)
+
+
+@ordinary(name="e2e.ask_printer")
+def ask_printer(name: str, answers_after: int) -> str | None:
+    """None while the printer prints; on ``answers_after=0`` it has none to print on."""
+    if answers_after == 0:
+        raise ToolFailed("printer", name, "no paper")
+    note("asked", name=name)
+    return "printed" if count_of("asked", name) >= answers_after else None
 
 
 @ordinary(name="e2e.inside")
