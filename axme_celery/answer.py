@@ -13,9 +13,7 @@ from .model import Change, EarlyAnswer, Intent, Status, Wait, WaitKind, WaitStat
 from .ports import Runtime
 
 
-def answer(
-    rt: Runtime, wait: str, outcome: str, *, by: str, comment: str | None = None, data: Any = None
-) -> Intent:
+def answer(rt: Runtime, wait: str, outcome: str, *, by: str, comment: str | None = None, data: Any = None) -> Intent:
     """A person's answer to a human wait (its id, or the id of an intent that has exactly one open).
 
     The same person giving the same answer again is told that it stands. Raises WaitClosed (who, when) for a closed
@@ -34,17 +32,17 @@ def answer(
             answered[:] = [record.intent]
             return ()
         if record.wait.kind is not WaitKind.HUMAN:
-            raise BadInput(f"wait {wait_id} is for a {record.wait.kind.value.lower()}, not for a person: {record.wait.title}")
+            raise BadInput(
+                f"wait {wait_id} is for a {record.wait.kind.value.lower()}, not for a person: {record.wait.title}"
+            )
         text = None
         if record.wait.status is WaitStatus.OPEN:
             text = _fitting(rt, record.wait, outcome, comment, data)
         change = lifecycle.answer(record, outcome=outcome, by=by, comment=comment, data=text, on=occasion(rt))
-        assert change.intent is not None
-        answered[:] = [change.intent]
         return [change]
 
-    carry_out(rt, decide)
-    return answered[0]
+    changes = carry_out(rt, decide)
+    return answered[0] if not changes or changes[0].intent is None else changes[0].intent
 
 
 def complete_tool(rt: Runtime, tool: str, job_id: str, result: Any = None, error: Any = None) -> None:

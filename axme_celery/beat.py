@@ -24,11 +24,11 @@ ENTRY = "axme-sweep"
 def register(axme: Axme, app: Celery) -> None:
     """Define our two tasks on the app, and the beat entry once its configuration is known."""
 
-    @app.task(name=SWEEP_TASK, ignore_result=True, acks_late=False, bind=True)
+    @app.task(name=SWEEP_TASK, ignore_result=True, acks_late=False, bind=True)  # type: ignore[untyped-decorator]
     def sweep_once(self: Any, sweeper: str | None = None) -> dict[str, int]:
         return sweep(axme.runtime, axme.senders, sweeper or self.request.origin or "beat")
 
-    @app.task(name=POLL_TASK, ignore_result=True)
+    @app.task(name=POLL_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
     def poll(wait_id: str) -> None:
         ask_tool(axme, wait_id)
 
@@ -64,4 +64,3 @@ def ask_tool(axme: Axme, wait_id: str) -> None:
         return
     if result is not None:
         answer.poll_answered(rt, wait_id, result=result)
-

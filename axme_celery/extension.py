@@ -23,11 +23,10 @@ from . import answer, beat, codec, failure, forms, notifiers, signals, submit, w
 from .config import Settings
 from .cron import next_moment
 from .durations import Duration, moment, seconds
-from .errors import AxmeError, BadInput, IntentEnded, NotFound
+from .errors import AxmeError, BadInput, BadSetting, IntentEnded, NotFound
 from .handle import IntentHandle
 from .ids import uuid7
 from .keeper import Keeper
-from .ledger import SqlLedger
 from .model import Delivery, DeliveryKind, Intent, JsonDict, Work
 from .ports import Runtime, Sender
 from .relay import RelayThread
@@ -81,7 +80,13 @@ class Axme:
         """All ``axme_*`` settings, read once. Raises BadSetting."""
         if self._settings is None:
             conf = self.app.conf
-            self._settings = Settings.read(conf, conf.broker_url, **self._overrides)
+            settings = Settings.read(conf, conf.broker_url, **self._overrides)
+            if settings.tasks:
+                raise BadSetting(
+                    "axme_tasks is not in this version yet: ordinary tasks become intents by axme.submit(task.s(...)); "
+                    "remove the setting"
+                )
+            self._settings = settings
         return self._settings
 
     # -- tasks -----------------------------------------------------------------------
@@ -196,9 +201,7 @@ class Axme:
             after = (page[-1].created_at, page[-1].id)
             left = None if left is None else left - len(page)
 
-    def answer(
-        self, wait: Any, outcome: str, *, by: str, comment: str | None = None, data: Any = None
-    ) -> IntentHandle:
+    def answer(self, wait: Any, outcome: str, *, by: str, comment: str | None = None, data: Any = None) -> IntentHandle:
         """A person's answer to a human wait: the wait, its id, or the id of an intent with exactly one open.
 
         The first committed answer wins. Raises WaitClosed (who and when) for a closed wait, NotAllowed, BadInput.
@@ -286,9 +289,17 @@ class Axme:
         return {"intent": intent.id, "run": 1}
 
     def _wire(self) -> Runtime:
+        # Here, so that a process that only names tasks (celery --help, a web app's import) does not load SQLAlchemy.
+        from .ledger import SqlLedger
+
         settings = self.settings
         ledger = SqlLedger(settings.ledger_url, secret=settings.secret_key)
-        tracker = open_tracker(settings.redis_url, ledger.id, lambda: ledger.engines.durable)
+        tracker = open_tracker(
+            settings.redis_url,
+            ledger.id,
+            lambda: ledger.engines.durable,
+            exclusive=ledger.engines.exclusive if ledger.engines.is_memory else None,
+        )
         self._relay = RelayThread(lambda: self.runtime, self.senders)
         return Runtime(
             ledger=ledger,
@@ -332,9 +343,15 @@ class Axme:
     ) -> Submission:
         rt = self.runtime
         for what, value in (("key", key), ("type", type), ("requester", requester), ("correlation_id", correlation_id)):
-            if value is not None and (not isinstance(value, str) or not 1 <= len(value) <= 255 or not value.isprintable()):
+            if value is not None and (
+                not isinstance(value, str) or not 1 <= len(value) <= 255 or not value.isprintable()
+            ):
                 raise BadInput(f"{what} is {value!r}; it is printable text of 1 to 255 characters")
-        if isinstance(tags, str) or len(tags) > 50 or any(not isinstance(t, str) or not 1 <= len(t) <= 128 for t in tags):
+        if (
+            isinstance(tags, str)
+            or len(tags) > 50
+            or any(not isinstance(t, str) or not 1 <= len(t) <= 128 for t in tags)
+        ):
             raise BadInput(f"tags is {tags!r}; give a list of at most 50 texts of 1 to 128 characters")
         span = None
         if deadline is not None:
@@ -425,6 +442,8 @@ def _notice_text(body: JsonDict, intent_id: str) -> str:
         "reminder": f"Reminder {body.get('number', 1)}: your decision is still needed",
         "escalation": "This was escalated to you: a decision is needed",
     }.get(body["kind"], body["kind"])
+    if body["kind"] == "dead_letter":
+        return f"{body['reason']}\nIntent {intent_id} ({body['type']}): see it with `axme-celery show {intent_id}`."
     until = f"\nIt waits until {body['timeout_at']}." if body.get("timeout_at") else ""
     return f"{first}: {body['title']}\nIntent {intent_id} ({body['type']}).{until}"
 
@@ -433,5 +452,3 @@ def _leg_task_of(base: Any) -> type:
     if issubclass(base, signals.LegTask):
         return base  # type: ignore[no-any-return]
     return type(base.__name__, (signals.LegTask, base), {"abstract": True})
-
-

@@ -21,7 +21,7 @@ from . import leg, lifecycle, submit, work
 from .beats import occasion
 from .errors import AxmeError, IntentEnded, LeaseLost, StaleChange
 from .forkgate import ForkGate
-from .model import Lease, LegStatus
+from .model import Change, Lease, LegStatus
 from .sweep import lose, sweep
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ class Keeper:
         """This leg overran its hard time limit; Celery has killed its child and stores FAILURE."""
         self._jobs.put(lambda: self._fail(leg_id, run, limit_seconds))
 
-    def revoked(self, intent_id: str) -> None:
-        """Somebody revoked the leg's task through Celery: that cancels the intent."""
-        self._jobs.put(lambda: self._cancel(intent_id))
+    def revoked(self, intent_id: str, reason: str) -> None:
+        """Somebody revoked the leg's task through Celery, or it expired: that cancels the intent."""
+        self._jobs.put(lambda: self._cancel(intent_id, reason))
 
     def unknown(self, leg_id: str, run: int, task: str) -> None:
         """This worker does not know the leg's task."""
@@ -130,7 +130,10 @@ class Keeper:
             self._settle(leg_id, run, lambda intent, now_leg, on: lifecycle.hand_back(intent, now_leg, on=on))
 
     def _fail(self, leg_id: str, run: int, limit_seconds: float) -> None:
-        error = {"code": "time_limit", "message": f"ran for longer than its hard time limit of {limit_seconds:g} seconds"}
+        error = {
+            "code": "time_limit",
+            "message": f"ran for longer than its hard time limit of {limit_seconds:g} seconds",
+        }
         self._settle(
             leg_id,
             run,
@@ -139,20 +142,20 @@ class Keeper:
             ),
         )
 
-    def _settle(self, leg_id: str, run: int, decide: Callable[..., lifecycle.Change]) -> None:
+    def _settle(self, leg_id: str, run: int, decide: Callable[..., Change]) -> None:
         rt = self._axme.runtime
         record = rt.ledger.leg_record(leg_id, history=False)
-        if record is None or record.leg.run != run:
+        if record is None or record.leg.run != run or record.leg.status is not LegStatus.RUNNING:
             return
         try:
-            leg.settle(rt, record.leg, lambda intent, now_leg: decide(intent, now_leg, occasion(rt)))
+            leg.settle(rt, record.intent, record.leg, lambda now, now_leg: [decide(now, now_leg, occasion(rt))])
         except LeaseLost:
             # It has ended by itself meanwhile.
             return
 
-    def _cancel(self, intent_id: str) -> None:
+    def _cancel(self, intent_id: str, reason: str) -> None:
         try:
-            submit.cancel(self._axme.runtime, intent_id, reason="its task was revoked", by="celery")
+            submit.cancel(self._axme.runtime, intent_id, reason=reason, by="celery")
         except IntentEnded:
             return
 

@@ -38,8 +38,10 @@ class Ledger(Protocol):
     def now(self, *, fresh: bool = False) -> datetime:
         """The ledger's own clock: never ahead of the database's. ``fresh`` asks the database again."""
 
-    def commit(self, *changes: Change, connection: Any = None) -> None:
-        """Write all changes in one transaction, or none: ``StaleChange`` when one was decided on what no longer holds.
+    def commit(self, *changes: Change, connection: Any = None) -> tuple[Change, ...]:
+        """Write all changes in one transaction and return them as written, or write none.
+
+        Raises ``StaleChange`` when one was decided on what no longer holds.
 
         A lost reply is cleared up here: it looks for its own write before it says anything.
         With ``connection`` (the caller's SQLAlchemy connection) it writes there and commits nothing.
@@ -130,6 +132,12 @@ class Relay(Protocol):
     """Takes what a commit put in the outbox and sends it soon, without holding up the caller."""
 
     def send(self, deliveries: Sequence[Delivery]) -> None: ...
+    def send_if_committed(self, delivery_ids: Sequence[str]) -> None:
+        """These were written in a caller's transaction: send them soon after it commits, if it does."""
+
+    def tell(self, changes: Sequence[Change]) -> None:
+        """Let the tracker know of these committed changes, in the background: a hung Redis holds nobody up."""
+
     def settled(self, delivery_ids: Sequence[str]) -> None:
         """These need no sending any more; remove them when convenient."""
 

@@ -24,7 +24,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from . import leg, work
-from .errors import AxmeError, Drifted, HandedBack, LegInterrupt, LeaseLost, OutsideIntent, Suspended
+from .errors import AxmeError, Drifted, HandedBack, LeaseLost, LegInterrupt, OutsideIntent, Suspended
 from .leg import NotToBeHad, RetryAsked, RunningLeg
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: How long a pool child that ends waits for its last deliveries.
+CHILD_EXIT_SECONDS = 2.0
 #: AsyncResult's state while a leg waits.
 WAITING = "WAITING"
 
@@ -45,6 +47,9 @@ def connect(axme: Axme) -> None:
 
     def worker_init(sender: Any = None, **_: Any) -> None:
         if sender is not None and sender.app is axme.app:
+            # Loaded before the pool forks, so that its children share it.
+            from . import ledger  # noqa: F401
+
             install(axme)
             axme.keeper.start()
 
@@ -54,25 +59,29 @@ def connect(axme: Axme) -> None:
     def worker_shutdown(sender: Any = None, **_: Any) -> None:
         axme.keeper.stop()
 
+    def worker_process_shutdown(**_: Any) -> None:
+        axme.drain(CHILD_EXIT_SECONDS)
+
     def task_postrun(task: Any = None, **_: Any) -> None:
         # Celery has done its part of what this thread settled; its guards are not needed.
         guards = leg.take_guards()
         if guards and task.app is axme.app:
             axme.runtime.relay.settled(guards)
 
-    def task_revoked(request: Any = None, terminated: bool = False, **_: Any) -> None:
+    def task_revoked(request: Any = None, expired: bool | None = None, **_: Any) -> None:
         mark = work.own_header(getattr(request, "request_dict", None))
         if mark is not None and request.app is axme.app:
-            axme.keeper.revoked(mark["intent"])
+            axme.keeper.revoked(mark["intent"], "it expired before it was run" if expired else "its task was revoked")
 
-    def task_unknown(message: Any = None, name: str = "", id: str = "", **_: Any) -> None:
+    def task_unknown(sender: Any = None, message: Any = None, name: str = "", id: str = "", **_: Any) -> None:
         mark = work.own_header(message.headers)
-        if mark is not None:
+        if mark is not None and sender.app is axme.app:
             axme.keeper.unknown(id, mark["run"], name)
 
     on(signals.worker_init, worker_init)
     on(signals.worker_shutting_down, worker_shutting_down)
     on(signals.worker_shutdown, worker_shutdown)
+    on(signals.worker_process_shutdown, worker_process_shutdown)
     on(signals.task_postrun, task_postrun)
     on(signals.task_revoked, task_revoked)
     on(signals.task_unknown, task_unknown)
@@ -222,16 +231,14 @@ def keep_own_retry(task: Task, args: Any, kwargs: Any, task_id: str | None, opti
     published = _retried.get()
     if published is None or task_id is None or task_id != task.request.id:
         return False
-    published.append(
-        task.signature(args=args or (), kwargs=kwargs or {}, **{**options, "task_id": task_id})
-    )
+    published.append(task.signature(args=args or (), kwargs=kwargs or {}, **{**options, "task_id": task_id}))
     return True
 
 
 # -- @axme.task ---------------------------------------------------------------------
 
 
-class LegTask(Task):
+class LegTask(Task):  # type: ignore[misc]
     """The base of ``@axme.task``: a Celery task whose calls are intents."""
 
     abstract = True
@@ -242,7 +249,7 @@ class LegTask(Task):
     axme_type: str | None = None
     axme_on_drift: str = "park"
 
-    def apply_async(  # noqa: D102
+    def apply_async(
         self,
         args: Any = None,
         kwargs: Any = None,
@@ -273,7 +280,7 @@ def _request_class(axme: Axme, present: Any) -> type[Request]:
     """The task's own request class, with the ends of a leg that only the parent sees sent to the ledger."""
     base: type[Request] = symbol_by_name(present) if isinstance(present, str) else present
 
-    class LegRequest(base):  # type: ignore[misc, valid-type]
+    class LegRequest(base):  # type: ignore[misc]
         def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
             mark = work.own_header(self._request_dict)
             error = getattr(exc_info.exception, "exc", exc_info.exception)
@@ -295,4 +302,3 @@ def _request_class(axme: Axme, present: Any) -> type[Request]:
 
     LegRequest.__name__ = base.__name__
     return LegRequest
-

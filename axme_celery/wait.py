@@ -14,14 +14,14 @@ Source: AXP Intent Lifecycle v1, waiting reasons and human task types.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from . import lifecycle
 from .answer import match_early
-from .beats import carry_out, occasion
+from .beats import occasion
 from .durations import Duration, moment, seconds
 from .errors import (
     AgentFailed,
@@ -34,8 +34,8 @@ from .errors import (
     ToolFailed,
     WaitTimedOut,
 )
-from .leg import RunningLeg, lost, required
-from .model import Change, Decision, JsonDict, Wait, WaitKind, WaitStatus
+from .leg import RunningLeg, lost, required, settle
+from .model import Change, Decision, Intent, JsonDict, Leg, Wait, WaitKind, WaitStatus
 from .step import in_step
 from .submit import Submission, child_change
 
@@ -104,7 +104,7 @@ def wait_for_human(
     if isinstance(max_reminders, bool) or not isinstance(max_reminders, int) or not 0 <= max_reminders <= 100:
         raise BadInput(f"max_reminders is {max_reminders!r}; it is a number from 0 to 100")
     if escalate_to is not None and remind_every is None and escalate_after is None:
-        raise BadInput("escalate_to needs a moment: give escalate_after, or remind_every (it follows the last reminder)")
+        raise BadInput("escalate_to needs a moment: give escalate_after, or remind_every, whose last one it follows")
     every = None if remind_every is None else _positive(remind_every, "remind_every")
     request: JsonDict = {
         "task_type": type,
@@ -255,7 +255,7 @@ def wait_for_agent(target: Any, payload: Any = None, *, timeout: Duration | None
 def _leg(what: str) -> RunningLeg:
     leg = required(f"{what}()")
     if in_step():
-        raise OutsideIntent(f"{what}() inside a step: a step is done or not done, it cannot rest; wait between steps. It")
+        raise OutsideIntent(f"{what}() cannot rest inside a step, which is done or not done; wait between steps. It")
     return leg
 
 
@@ -319,18 +319,15 @@ def _wait(
     raise Suspended(f"leg {leg.leg.id} waits: {title}")
 
 
-def _come_to_rest(leg: RunningLeg, opened: Any) -> None:
-    def decide() -> Sequence[Change]:
-        record = leg.rt.ledger.leg_record(leg.leg.id, history=False)
-        if record is None or (record.leg.run, record.leg.status) != (leg.leg.run, lifecycle.LegStatus.RUNNING):
-            raise lost(leg.leg)
+def _come_to_rest(leg: RunningLeg, opened: Callable[[lifecycle.Occasion], tuple[Wait, Change | None]]) -> None:
+    def decide(intent: Intent, now_leg: Leg) -> Sequence[Change]:
         on = occasion(leg.rt)
         wait, child = opened(on)
-        if wait.id in {e.id for e in leg.journal.values() if isinstance(e, Wait)}:
-            return [lifecycle.rest_again(record.intent, record.leg, wait, on=on)]
-        return lifecycle.open_wait(record.intent, record.leg, wait, child=child, on=on)
+        if wait.run != now_leg.run:
+            return [lifecycle.rest_again(intent, now_leg, wait, on=on)]
+        return lifecycle.open_wait(intent, now_leg, wait, child=child, on=on)
 
-    carry_out(leg.rt, decide)
+    settle(leg.rt, leg.intent, leg.leg, decide)
 
 
 # -- arguments -------------------------------------------------------------------
@@ -382,6 +379,4 @@ def _positive(duration: Duration, what: str) -> float:
 def _json(leg: RunningLeg, value: Any, what: str) -> Any:
     """The value as the ledger will give it back."""
     limit = leg.rt.settings.payload_bytes
-    return leg.rt.codec.decode(
-        leg.rt.codec.encode(value, what=what, limit_bytes=limit, setting="axme_payload_bytes")
-    )
+    return leg.rt.codec.decode(leg.rt.codec.encode(value, what=what, limit_bytes=limit, setting="axme_payload_bytes"))

@@ -7,7 +7,7 @@ so that a sweep in a process that does not know the task publishes it the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery import Celery
@@ -27,7 +27,10 @@ HEADER = "axme"
 
 #: Options that are of one sending, not of the work.
 _OF_ONE_SENDING = frozenset(
-    {"producer", "connection", "publisher", "router", "result_cls", "add_to_parent", "countdown", "eta", "retry", "retry_policy", "now"}
+    {
+        "producer", "connection", "publisher", "router", "result_cls", "add_to_parent", "countdown", "eta", "retry",
+        "retry_policy", "now",
+    }
 )  # fmt: skip
 
 
@@ -127,7 +130,7 @@ def _signature(app: Celery, given: Any) -> Signature:
     kind = signature.get("subtask_type")
     if kind:
         raise UnsupportedWork(
-            f"a {kind} cannot be submitted yet; submit one task's signature, and wait for others in it with wait_for_agent"
+            f"a {kind} cannot be submitted yet; submit one task's signature, and let it wait_for_agent the others"
         )
     if not isinstance(signature.get("task"), str) or not signature["task"]:
         raise UnsupportedWork("the signature names no task")
@@ -152,8 +155,6 @@ def _start(options: dict[str, Any], now: datetime) -> datetime | None:
         return None
     if isinstance(eta, datetime) and eta.tzinfo is None:
         # Celery reads a naive eta as UTC.
-        from datetime import UTC
-
         eta = eta.replace(tzinfo=UTC)
     return moment(eta, "eta")
 
