@@ -2,8 +2,9 @@
 
 The word after a fence says what a block is, and the tests hold it to that:
 
-    python   runs. A block whose first line is ``# shop.py`` is (more of) that file; any other is typed into one
-             Python session that lasts for the page.
+    python   runs. Blocks whose first line is ``# shop.py`` are that file, together, and it is there before anything
+             runs; ``# shop.py, changed`` takes its place when the page comes to it. Any other block is typed into
+             one Python session that lasts for the page.
     pycon    runs in that session, and must print what it shows.
     console  runs: each line after ``$ `` in a shell, and must print what it shows. Servers among them
              (``celery ... worker``, ``beat``) run until the page ends.
@@ -28,7 +29,7 @@ SHOWN = frozenset({"text", "diff", "ini", "lua", "sql", "mermaid"})
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<kind>.*)$")
 _HIDDEN = re.compile(r"^<!-- (?P<kind>python|pycon|console)$")
-_FILE = re.compile(r"# (?P<name>[\w/]+\.(py|toml|ini))\b")
+_FILE = re.compile(r"# (?P<name>[\w/]+\.py)(?P<changed>, changed)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,14 @@ class Block:
     @property
     def file(self) -> str | None:
         """The file a python block belongs to; None for one that is typed in."""
-        found = _FILE.match(self.text)
+        found = _FILE.match(self.text) if self.kind == "python" else None
         return found["name"] if found else None
+
+    @property
+    def changes_its_file(self) -> bool:
+        """Whether the block takes the place of what the file was."""
+        found = _FILE.match(self.text)
+        return bool(found and found["changed"])
 
 
 def pages() -> list[str]:

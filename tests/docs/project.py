@@ -15,11 +15,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .pages import ROOT, Block
+from .pages import ROOT, RUN, Block
 from .shown import Ids
 
 #: How long one command, or one thing typed in, may take.
@@ -50,9 +50,17 @@ class Project:
             "COLUMNS": "200",
         }
 
-    def carry_out(self, block: Block) -> None:
-        """Do what the block says. Raises PageIsWrong, naming the line."""
-        {"python": self._python, "pycon": self._typed, "console": self._console}[block.kind](block)
+    def carry_out(self, page: Iterable[Block]) -> None:
+        """Do what the page says. Raises PageIsWrong, naming the line."""
+        runs = [block for block in page if block.kind in RUN]
+        for block in runs:
+            if block.file is not None and not block.changes_its_file:
+                self._write(block, "a")
+        for block in runs:
+            if block.changes_its_file:
+                self._write(block, "w")
+            elif block.file is None:
+                {"python": self._python, "pycon": self._typed, "console": self._console}[block.kind](block)
 
     def close(self) -> None:
         """Stop the session and every server, by their ids."""
@@ -69,17 +77,17 @@ class Project:
                 os.killpg(server.pid, signal.SIGKILL)
             server.wait()
 
+    def _write(self, block: Block, mode: str) -> None:
+        assert block.file is not None
+        path = self.folder / block.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open(mode) as file:
+            file.write(("\n\n" if file.tell() else "") + self._here(block.text))
+
     # -- Python ------------------------------------------------------------------------
 
     def _python(self, block: Block) -> None:
-        text = self._here(block.text)
-        if block.file is not None:
-            path = self.folder / block.file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a") as file:
-                file.write(("\n\n" if path.stat().st_size else "") + text)
-            return
-        self._say(f"{block}", "\n" * (block.line - 1) + text, "exec")
+        self._say(f"{block}", "\n" * (block.line - 1) + self._here(block.text), "exec")
 
     def _typed(self, block: Block) -> None:
         for example in doctest.DocTestParser().get_examples(self._here(block.text, ids=False)):

@@ -23,8 +23,6 @@ def test_a_page_does_what_it_says(page, tmp_path, redis_url, request):
         addresses["postgresql+psycopg://localhost/intents"] = request.getfixturevalue("postgres_url")
     project = Project(tmp_path, addresses)
     try:
-        for block in blocks(page):
-            if block.kind in RUN:
-                project.carry_out(block)
+        project.carry_out(blocks(page))
     finally:
         project.close()
