@@ -27,7 +27,6 @@ from .errors import AxmeError, BadInput, BadSetting, IntentEnded, NotFound
 from .handle import IntentHandle
 from .ids import uuid7
 from .keeper import Keeper
-from .ledger import SqlLedger
 from .model import Delivery, DeliveryKind, Intent, JsonDict, Work
 from .ports import Runtime, Sender
 from .relay import RelayThread
@@ -290,6 +289,9 @@ class Axme:
         return {"intent": intent.id, "run": 1}
 
     def _wire(self) -> Runtime:
+        # Here, so that a process that only names tasks (celery --help, a web app's import) does not load SQLAlchemy.
+        from .ledger import SqlLedger
+
         settings = self.settings
         ledger = SqlLedger(settings.ledger_url, secret=settings.secret_key)
         tracker = open_tracker(
@@ -440,6 +442,8 @@ def _notice_text(body: JsonDict, intent_id: str) -> str:
         "reminder": f"Reminder {body.get('number', 1)}: your decision is still needed",
         "escalation": "This was escalated to you: a decision is needed",
     }.get(body["kind"], body["kind"])
+    if body["kind"] == "dead_letter":
+        return f"{body['reason']}\nIntent {intent_id} ({body['type']}): see it with `axme-celery show {intent_id}`."
     until = f"\nIt waits until {body['timeout_at']}." if body.get("timeout_at") else ""
     return f"{first}: {body['title']}\nIntent {intent_id} ({body['type']}).{until}"
 

@@ -47,6 +47,9 @@ def connect(axme: Axme) -> None:
 
     def worker_init(sender: Any = None, **_: Any) -> None:
         if sender is not None and sender.app is axme.app:
+            # Loaded before the pool forks, so that its children share it.
+            from . import ledger  # noqa: F401
+
             install(axme)
             axme.keeper.start()
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -35,10 +35,9 @@ from ..model import (
     Wait,
     WaitRecord,
 )
-from . import outbox, read, schema, tables
+from . import hot, outbox, read, schema, tables
 from .clock import HostClock, LedgerClock
 from .engine import Engines
-from .hot import CheckpointWriter
 from .write import Sealed, hold_run, insert_checkpoint, landed, seal, write
 
 T = TypeVar("T")
@@ -60,7 +59,6 @@ class SqlLedger:
     def __init__(self, url: str, *, clock: Callable[[], datetime] | None = None, secret: str | None = None) -> None:
         self.engines = Engines(url)
         self._secret = secret.encode() if secret else None
-        self._hot = CheckpointWriter(self.engines.is_sqlite)
         if clock is not None:
             self._clock: LedgerClock | HostClock = HostClock(clock)
         elif self.engines.is_sqlite:
@@ -68,6 +66,7 @@ class SqlLedger:
         else:
             self._clock = LedgerClock(self._ask_time)
         self._id: str | None = None
+        self._prepared = False
 
     # -- identity and time ----------------------------------------------------
 
@@ -75,9 +74,12 @@ class SqlLedger:
     def id(self) -> str:
         """This ledger's identity, made when it was migrated; the namespace of its tracker."""
         if self._id is None:
-            self._prepare()
             self._id = self._reading(schema.ledger_id)
         return self._id
+
+    def revision(self) -> str | None:
+        """The last migration this ledger has had; None when it has no tables."""
+        return self._asking(schema.revision)
 
     def now(self, *, fresh: bool = False) -> datetime:
         """The ledger's clock: never ahead of the database's. ``fresh`` asks the database now."""
@@ -89,27 +91,29 @@ class SqlLedger:
 
     # -- writing ----------------------------------------------------------------
 
-    def commit(self, *changes: Change, connection: Connection | None = None) -> None:
-        """Write all changes in one transaction, or none.
+    def commit(self, *changes: Change, connection: Connection | None = None) -> tuple[Change, ...]:
+        """Write all changes in one transaction, or none. Returns them as written, with their place in the audit chain.
 
         Raises StaleChange when one was decided on what no longer holds, LedgerUnavailable when the database
         cannot be reached. With ``connection`` it writes into the caller's transaction and commits nothing.
         """
+        self._prepare()
         if connection is not None:
             # A savepoint: a refused change leaves the caller's own transaction usable.
+            sealed = [seal(c, self._secret) for c in changes]
             with connection.begin_nested():
-                self._write_all(connection, [seal(c, self._secret) for c in changes], own=False)
-            return
-        self._prepare()
+                self._write_all(connection, sealed, own=False)
+            return tuple(s.change for s in sealed)
         if len(changes) == 1 and changes[0].fence is not None and changes[0].checkpoints:
             self._record(changes[0])
-            return
+            return changes
         sealed = [seal(c, self._secret) for c in changes]
         self._writing(
             lambda c: self._write_all(c, sealed, own=True),
             lambda c: landed(c, sealed[0]),
             durable=any(c.durable for c in changes),
         )
+        return tuple(s.change for s in sealed)
 
     def transaction(self, checkpoint: Callable[[Connection], Checkpoint], fence: tuple[str, int]) -> Checkpoint:
         """Call with a connection inside a transaction, and commit its SQL together with the checkpoint returned.
@@ -247,9 +251,16 @@ class SqlLedger:
     # -- how ------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        """A SQLite ledger is made on first use; PostgreSQL is migrated by an operator."""
-        if self._id is None and self.engines.is_sqlite:
-            self._id = schema.create_sqlite(self.engines)
+        """Look once whether the tables are there and new enough. A SQLite ledger is made on first use."""
+        if self._prepared:
+            return
+        if self.engines.is_sqlite:
+            try:
+                schema.create_sqlite(self.engines)
+            except DBAPIError as error:
+                raise _unavailable(error) from error
+        self._asking(schema.require)
+        self._prepared = True
 
     def _write_all(self, connection: Connection, sealed: Sequence[Sealed], *, own: bool) -> None:
         now = self.now()
@@ -263,11 +274,11 @@ class SqlLedger:
     def _record(self, change: Change) -> None:
         """The hot path: one checkpoint, guarded by its run."""
         (checkpoint,) = change.checkpoints
-        at = self.now()
+        checkpoint = replace(checkpoint, at=self.now())
         for attempt in range(TRIES):
             try:
-                with self._exclusive():
-                    if self._hot.write(self.engines.durable, checkpoint, at):
+                with self.engines.borrow() as driver:
+                    if hot.record(driver, checkpoint, self.engines.is_sqlite):
                         return
                 break
             except Exception as error:
@@ -299,7 +310,7 @@ class SqlLedger:
         for attempt in range(TRIES):
             unknown = False
             try:
-                with self.engines.connect(durable=durable) as connection:
+                with self.engines.connect() as connection:
                     transaction = connection.begin()
                     try:
                         write_all(connection)
@@ -317,15 +328,16 @@ class SqlLedger:
                     return
 
     def _reading(self, ask: Callable[[Connection], T]) -> T:
-        """Ask in autocommit; once more on a new connection if the old one turns out to be dead."""
+        self._prepare()
+        return self._asking(ask)
+
+    def _asking(self, ask: Callable[[Connection], T]) -> T:
+        """Ask in autocommit; again on a new connection if the old one turns out to be dead."""
         for attempt in range(TRIES):
             try:
                 with self.engines.connect() as connection:
                     return ask(self._for_reading(connection))
             except DBAPIError as error:
-                if _is_missing_table(error) and self.engines.is_sqlite and self._id is None:
-                    self._prepare()
-                    continue
                 if attempt == TRIES - 1 or not _is_transient(error):
                     raise _unavailable(error) from error
                 time.sleep(_pause(attempt))
@@ -338,16 +350,9 @@ class SqlLedger:
         return connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def _ask_time(self) -> datetime:
-        answered: datetime = self._reading(lambda c: c.scalar(select(func.clock_timestamp())))
-        return answered.astimezone(UTC)
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        if self.engines.is_memory:
-            with self.engines.exclusive:
-                yield
-        else:
-            yield
+        answered: Any = self._asking(lambda c: c.scalar(select(func.clock_timestamp())))
+        moment: datetime = answered.astimezone(UTC)
+        return moment
 
 
 def _pause(attempt: int) -> float:
@@ -387,7 +392,9 @@ def _unavailable(error: BaseException) -> LedgerUnavailable:
     original = error.orig if isinstance(error, DBAPIError) else error
     first_line = str(original).strip().splitlines()[0] if str(original).strip() else type(original).__name__
     if isinstance(error, ProgrammingError | OperationalError) and _is_missing_table(error):
-        return LedgerNotMigrated(f"the ledger has no tables yet ({first_line}); run: axme-celery -A yourproject migrate")
+        return LedgerNotMigrated(
+            f"the ledger has no tables yet ({first_line}); run: axme-celery -A yourproject migrate"
+        )
     return LedgerUnavailable(f"the ledger's database did not take this: {first_line}; nothing half-done, try again")
 
 

@@ -64,7 +64,6 @@ def settle(
 
 def _with_legs(c: Connection, deliveries: list[Delivery]) -> list[Delivery]:
 
-
     wanted = {d.leg_id for d in deliveries if d.leg_id and d.kind in (DeliveryKind.LEG, DeliveryKind.RESULT)}
     if not wanted:
         return deliveries

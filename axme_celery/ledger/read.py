@@ -30,11 +30,11 @@ from .rows import columns, to_record
 
 def _one(connection: Connection, kind: type[Any], query: Select[Any]) -> Any:
     row = connection.execute(query).mappings().first()
-    return None if row is None else to_record(kind, row)  # type: ignore[arg-type]
+    return None if row is None else to_record(kind, row)
 
 
 def _all(connection: Connection, kind: type[Any], query: Select[Any]) -> list[Any]:
-    return [to_record(kind, row) for row in connection.execute(query).mappings()]  # type: ignore[arg-type]
+    return [to_record(kind, row) for row in connection.execute(query).mappings()]
 
 
 def intent(c: Connection, intent_id: str) -> Intent | None:
@@ -114,7 +114,9 @@ def checkpoint(c: Connection, leg_id: str, name: str, nth: int) -> Checkpoint | 
 
 def waits(c: Connection, intent_id: str) -> list[Wait]:
     return _all(
-        c, Wait, select(*columns(Wait)).where(t.waits.c.intent_id == intent_id).order_by(t.waits.c.opened_at, t.waits.c.id)
+        c,
+        Wait,
+        select(*columns(Wait)).where(t.waits.c.intent_id == intent_id).order_by(t.waits.c.opened_at, t.waits.c.id),
     )
 
 
@@ -236,7 +238,9 @@ def running(c: Connection, leases: Sequence[Lease] | None, limit: int) -> list[L
 
 def unstarted_legs(c: Connection, until: datetime, limit: int) -> list[Leg]:
     """QUEUED legs whose message is presumed lost, unless the outbox still holds it."""
-    pending = and_(t.outbox.c.intent_id == t.legs.c.intent_id, t.outbox.c.leg_id == t.legs.c.id, t.outbox.c.kind == "LEG")
+    pending = and_(
+        t.outbox.c.intent_id == t.legs.c.intent_id, t.outbox.c.leg_id == t.legs.c.id, t.outbox.c.kind == "LEG"
+    )
     query = (
         select(*columns(Leg))
         .where(

@@ -51,10 +51,7 @@ TABLE_OF: dict[type, Table] = {
     DeadLetter: tables.dead_letters,
 }
 
-_FIELDS = {
-    kind: tuple(f.name for f in fields(kind) if f.name in table.c)  # type: ignore[arg-type]
-    for kind, table in TABLE_OF.items()
-}
+_FIELDS = {kind: tuple(f.name for f in fields(kind) if f.name in table.c) for kind, table in TABLE_OF.items()}
 
 
 def to_row(record: Any) -> dict[str, Any]:
@@ -64,14 +61,10 @@ def to_row(record: Any) -> dict[str, Any]:
 
 def changed(was: Any, now: Any) -> dict[str, Any]:
     """The columns in which two records of one kind differ."""
-    return {
-        name: _plain(value)
-        for name in _FIELDS[type(now)]
-        if (value := getattr(now, name)) != getattr(was, name)
-    }
+    return {name: _plain(value) for name in _FIELDS[type(now)] if (value := getattr(now, name)) != getattr(was, name)}
 
 
-def to_record(kind: type[Record], row: Mapping[str, Any], prefix: str = "") -> Record:
+def to_record(kind: type[Record], row: Mapping[Any, Any], prefix: str = "") -> Record:
     """A record from a row; ``prefix`` where columns of several tables were selected together."""
     convert = _FROM_ROW[kind]
     values = {}
@@ -91,4 +84,8 @@ def columns(kind: type, prefix: str = "") -> list[Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
-    return value.value if isinstance(value, Status | LegStatus | WaitStatus | WaitKind | Recorded | DeliveryKind) else value
+    return (
+        value.value
+        if isinstance(value, Status | LegStatus | WaitStatus | WaitKind | Recorded | DeliveryKind)
+        else value
+    )

@@ -98,9 +98,7 @@ def hold_run(connection: Connection, leg_id: str, run: int) -> None:
     """
     held = connection.scalar(
         select(tables.legs.c.run)
-        .where(
-            tables.legs.c.id == leg_id, tables.legs.c.run == run, tables.legs.c.status == LegStatus.RUNNING.value
-        )
+        .where(tables.legs.c.id == leg_id, tables.legs.c.run == run, tables.legs.c.status == LegStatus.RUNNING.value)
         .with_for_update()
     )
     if held is None:
