@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
-
 import pytest
-import yaml
 
-from .pages import READ, RUN, SHOWN, blocks, pages, prose, text_of
-from .project import PageIsWrong, Project
-from .pages import Block
+from .pages import RUN, blocks, pages, text_of
+from .project import Project
 
 RUNNABLE = [page for page in pages() if any(block.kind in RUN for block in blocks(page))]
 
