@@ -61,7 +61,7 @@ def announce(rt: Runtime, changes: Sequence[Change]) -> None:
     deliveries = [d for change in changes for d in change.outbox]
     if deliveries:
         rt.relay.send(deliveries)
-    best_effort(lambda: _tell_tracker(rt, changes))
+    rt.relay.tell(changes)
 
 
 def best_effort(tell: Callable[[], None]) -> None:
@@ -72,7 +72,8 @@ def best_effort(tell: Callable[[], None]) -> None:
         log.warning("tracker unavailable, going on without: %s", error)
 
 
-def _tell_tracker(rt: Runtime, changes: Sequence[Change]) -> None:
+def tell_tracker(rt: Runtime, changes: Sequence[Change]) -> None:
+    """Timers that fall due soon, timers that are gone, and where the intents are now. Raises TrackerUnavailable."""
     soon = rt.ledger.now() + HORIZON
     timers, gone = [], []
     for change in changes:

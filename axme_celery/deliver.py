@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from .errors import AxmeError
@@ -20,36 +20,40 @@ from .ports import Runtime, Sender
 
 log = logging.getLogger(__name__)
 
-#: Tries before a delivery becomes a dead letter; None is for ever: what an intent needs to go on is never given up.
-MAX_TRIES: dict[DeliveryKind, int | None] = {
-    DeliveryKind.LEG: None,
-    DeliveryKind.RESULT: 50,
-    DeliveryKind.NOTICE: 12,
-    DeliveryKind.COMPLETION: None,
-    DeliveryKind.CANCEL: None,
-    DeliveryKind.POLL: 1,
-}
-#: The longest pause between two tries.
-LONGEST_PAUSE_SECONDS = {DeliveryKind.NOTICE: 3600.0, DeliveryKind.RESULT: 600.0}
-USUAL_LONGEST_PAUSE_SECONDS = 30.0
+#: What an intent needs to go on is never given up: tried again after at most so long.
+LONGEST_PAUSE_SECONDS = 30.0
+#: Telling Celery's result backend of an end: tried for some days.
+RESULT_TRIES, RESULT_LONGEST_PAUSE_SECONDS = 200, 3600.0
 
 
-def send_all(rt: Runtime, senders: Mapping[DeliveryKind, Sender], deliveries: Sequence[Delivery]) -> int:
-    """Send each delivery and settle all of them in the outbox. Returns how many were sent.
+@dataclass(frozen=True)
+class Outcome:
+    """How sending went; ``settle`` writes it to the outbox."""
+
+    sent: list[str] = field(default_factory=list)
+    failed: list[Delivery] = field(default_factory=list)
+    dead: list[tuple[Delivery, DeadLetter]] = field(default_factory=list)
+
+
+def settle(rt: Runtime, outcome: Outcome) -> None:
+    """Remove what was sent, put back what failed, file what ran out of tries."""
+    rt.ledger.outbox_settle(outcome.sent, outcome.failed, outcome.dead)
+
+
+def send_all(rt: Runtime, senders: Mapping[DeliveryKind, Sender], deliveries: Sequence[Delivery]) -> Outcome:
+    """Send each delivery. The caller settles the outcome: until then, whatever was sent would be sent again.
 
     A sender that fails spoils only its own delivery, except that after one failure to publish the rest of that
     kind are put back at once: a broker that is down is not asked a thousand times.
     """
-    sent: list[str] = []
-    failed: list[Delivery] = []
-    dead: list[tuple[Delivery, DeadLetter]] = []
+    outcome = Outcome()
     broken: dict[DeliveryKind, str] = {}
     for delivery in deliveries:
         why = broken.get(delivery.kind)
         if why is None:
             try:
                 senders[delivery.kind](delivery)
-                sent.append(delivery.id)
+                outcome.sent.append(delivery.id)
                 continue
             except Exception as error:
                 why = f"{type(error).__name__}: {error}"[:1000]
@@ -60,28 +64,35 @@ def send_all(rt: Runtime, senders: Mapping[DeliveryKind, Sender], deliveries: Se
                 )  # fmt: skip
                 if delivery.kind is DeliveryKind.LEG and not isinstance(error, AxmeError):
                     broken[delivery.kind] = why
-        _sort_failed(rt, delivery, why, failed, dead)
-    rt.ledger.outbox_settle(sent, failed, dead)
-    return len(sent)
+        if delivery.kind is DeliveryKind.POLL:
+            # Not worth a second try: the wait's next poll asks anew.
+            outcome.sent.append(delivery.id)
+        else:
+            _sort_failed(rt, delivery, why, outcome)
+    return outcome
 
 
-def _sort_failed(
-    rt: Runtime, delivery: Delivery, why: str, failed: list[Delivery], dead: list[tuple[Delivery, DeadLetter]]
-) -> None:
+def _sort_failed(rt: Runtime, delivery: Delivery, why: str, outcome: Outcome) -> None:
     tries = delivery.attempts + 1
-    limit = MAX_TRIES[delivery.kind]
     now = rt.ledger.now()
-    if limit is not None and tries >= limit:
+    again_in = pause(delivery.kind, tries, rt.settings.webhook_retry_seconds)
+    if again_in is None:
         letter = DeadLetter(
             id=rt.new_id(), kind="delivery", intent_id=delivery.intent_id, leg_id=delivery.leg_id,
             delivery_id=delivery.id, code=f"{delivery.kind.value.lower()}_undeliverable", reason=why, at=now,
         )  # fmt: skip
-        dead.append((delivery, letter))
+        outcome.dead.append((delivery, letter))
         return
-    failed.append(replace(delivery, attempts=tries, last_error=why, next_at=now + pause(delivery.kind, tries)))
+    outcome.failed.append(replace(delivery, attempts=tries, last_error=why, next_at=now + again_in))
 
 
-def pause(kind: DeliveryKind, tries: int) -> timedelta:
-    """How long to wait after this many failed tries: doubling from one second, with full jitter above half."""
-    longest = LONGEST_PAUSE_SECONDS.get(kind, USUAL_LONGEST_PAUSE_SECONDS)
-    return timedelta(seconds=min(longest, 2.0 ** min(tries - 1, 20)) * random.uniform(0.5, 1.0))
+def pause(kind: DeliveryKind, tries: int, notice_seconds: Sequence[float]) -> timedelta | None:
+    """How long to wait after this many failed tries, with jitter; None when it is given up."""
+    match kind:
+        case DeliveryKind.NOTICE:
+            longest = notice_seconds[tries - 1] if tries <= len(notice_seconds) else None
+        case DeliveryKind.RESULT:
+            longest = min(RESULT_LONGEST_PAUSE_SECONDS, 2.0 ** min(tries, 20)) if tries < RESULT_TRIES else None
+        case _:
+            longest = min(LONGEST_PAUSE_SECONDS, 2.0 ** min(tries - 1, 20))
+    return None if longest is None else timedelta(seconds=longest * random.uniform(0.5, 1.0))

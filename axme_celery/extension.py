@@ -23,11 +23,10 @@ from . import answer, beat, codec, failure, forms, notifiers, signals, submit, w
 from .config import Settings
 from .cron import next_moment
 from .durations import Duration, moment, seconds
-from .errors import AxmeError, BadInput, IntentEnded, NotFound
+from .errors import AxmeError, BadInput, BadSetting, IntentEnded, NotFound
 from .handle import IntentHandle
 from .ids import uuid7
 from .keeper import Keeper
-from .ledger import SqlLedger
 from .model import Delivery, DeliveryKind, Intent, JsonDict, Work
 from .ports import Runtime, Sender
 from .relay import RelayThread
@@ -81,7 +80,13 @@ class Axme:
         """All ``axme_*`` settings, read once. Raises BadSetting."""
         if self._settings is None:
             conf = self.app.conf
-            self._settings = Settings.read(conf, conf.broker_url, **self._overrides)
+            settings = Settings.read(conf, conf.broker_url, **self._overrides)
+            if settings.tasks:
+                raise BadSetting(
+                    "axme_tasks is not in this version yet: ordinary tasks become intents by axme.submit(task.s(...)); "
+                    "remove the setting"
+                )
+            self._settings = settings
         return self._settings
 
     # -- tasks -----------------------------------------------------------------------
@@ -284,6 +289,9 @@ class Axme:
         return {"intent": intent.id, "run": 1}
 
     def _wire(self) -> Runtime:
+        # Here, so that a process that only names tasks (celery --help, a web app's import) does not load SQLAlchemy.
+        from .ledger import SqlLedger
+
         settings = self.settings
         ledger = SqlLedger(settings.ledger_url, secret=settings.secret_key)
         tracker = open_tracker(settings.redis_url, ledger.id, lambda: ledger.engines.durable)
@@ -429,6 +437,8 @@ def _notice_text(body: JsonDict, intent_id: str) -> str:
         "reminder": f"Reminder {body.get('number', 1)}: your decision is still needed",
         "escalation": "This was escalated to you: a decision is needed",
     }.get(body["kind"], body["kind"])
+    if body["kind"] == "dead_letter":
+        return f"{body['reason']}\nIntent {intent_id} ({body['type']}): see it with `axme-celery show {intent_id}`."
     until = f"\nIt waits until {body['timeout_at']}." if body.get("timeout_at") else ""
     return f"{first}: {body['title']}\nIntent {intent_id} ({body['type']}).{until}"
 

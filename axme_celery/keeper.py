@@ -77,9 +77,9 @@ class Keeper:
         """This leg overran its hard time limit; Celery has killed its child and stores FAILURE."""
         self._jobs.put(lambda: self._fail(leg_id, run, limit_seconds))
 
-    def revoked(self, intent_id: str) -> None:
-        """Somebody revoked the leg's task through Celery: that cancels the intent."""
-        self._jobs.put(lambda: self._cancel(intent_id))
+    def revoked(self, intent_id: str, reason: str) -> None:
+        """Somebody revoked the leg's task through Celery, or it expired: that cancels the intent."""
+        self._jobs.put(lambda: self._cancel(intent_id, reason))
 
     def unknown(self, leg_id: str, run: int, task: str) -> None:
         """This worker does not know the leg's task."""
@@ -153,9 +153,9 @@ class Keeper:
             # It has ended by itself meanwhile.
             return
 
-    def _cancel(self, intent_id: str) -> None:
+    def _cancel(self, intent_id: str, reason: str) -> None:
         try:
-            submit.cancel(self._axme.runtime, intent_id, reason="its task was revoked", by="celery")
+            submit.cancel(self._axme.runtime, intent_id, reason=reason, by="celery")
         except IntentEnded:
             return
 

@@ -203,8 +203,9 @@ def claim(rt: Runtime, leg_id: str, run: int) -> LegRecord:
     """Take the leg for this run. Raises NotToBeHad."""
     lease, token = Lease(leg_id, run), rt.new_id()
     # The lease comes first: should this process die between the two, a lease without a claim is dropped by the
-    # sweep, while a claim without a lease would be found late.
-    best_effort(lambda: rt.tracker.hold([lease], rt.settings.lease_seconds))
+    # sweep, while a claim without a lease would be found late. Only where there is none: a duplicate of this
+    # message must not lengthen the lease of a worker that is dead.
+    best_effort(lambda: rt.tracker.seed([lease], rt.settings.lease_seconds))
     claimed: list[LegRecord] = []
 
     def decide() -> Sequence[Change]:

@@ -130,6 +130,12 @@ class Relay(Protocol):
     """Takes what a commit put in the outbox and sends it soon, without holding up the caller."""
 
     def send(self, deliveries: Sequence[Delivery]) -> None: ...
+    def send_if_committed(self, delivery_ids: Sequence[str]) -> None:
+        """These were written in a caller's transaction: send them soon after it commits, if it does."""
+
+    def tell(self, changes: Sequence[Change]) -> None:
+        """Let the tracker know of these committed changes, in the background: a hung Redis holds nobody up."""
+
     def settled(self, delivery_ids: Sequence[str]) -> None:
         """These need no sending any more; remove them when convenient."""
 

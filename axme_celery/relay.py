@@ -15,10 +15,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
+from .beats import tell_tracker
 from .deliver import send_all
-from .errors import AxmeError
-from .model import Delivery, DeliveryKind
+from .errors import AxmeError, TrackerUnavailable
+from .forkgate import ForkGate
+from .model import Change, Delivery, DeliveryKind
 from .ports import Runtime, Sender
 
 log = logging.getLogger(__name__)
@@ -27,10 +30,25 @@ log = logging.getLogger(__name__)
 HORIZON_SECONDS = 3.0
 #: More than this many unsent deliveries are left to the sweep: memory must not grow while a broker is away.
 CAPACITY = 20_000
-#: Sent and settled in one go.
+#: Sent in one go, and settled in one go.
 BATCH = 100
+#: What was sent stays in the outbox this long, to be removed together with others.
+LINGER_SECONDS = 0.2
+#: After the tracker failed it is left alone for so long: what it was not told, the sweep puts in.
+TRACKER_REST_SECONDS = 5.0
+#: How soon after the call a caller's transaction is looked for; then after three times as long, up to a second.
+FIRST_LOOK_SECONDS = 0.02
 #: How long a process that ends waits for its last deliveries.
 EXIT_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class _Late:
+    """Deliveries of a transaction that may not have committed yet."""
+
+    at: float
+    delivery_ids: list[str]
+    pause: float
 
 
 class RelayThread:
@@ -46,11 +64,16 @@ class RelayThread:
 
     def _reset(self) -> None:
         self._heap: list[tuple[float, int, Delivery]] = []
-        self._late: list[tuple[float, list[str]]] = []
+        self._late: list[_Late] = []
         self._settled: list[str] = []
+        self._settle_at = 0.0
+        self._news: list[Change] = []
+        self._tracker_rests_until = 0.0
+        self._gate = ForkGate()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._busy = False
+        self._draining = False
 
     def send(self, deliveries: Sequence[Delivery]) -> None:
         """Send these when each is due; returns at once."""
@@ -63,26 +86,41 @@ class RelayThread:
             self._wake()
 
     def send_if_committed(self, delivery_ids: Sequence[str]) -> None:
-        """Send these if the transaction they were written in has committed within a moment; else the sweep will."""
+        """Send these soon after the transaction they were written in commits; after a second the sweep will."""
         with self._changed:
-            self._late.append((time.monotonic() + 0.05, list(delivery_ids)))
+            self._late.append(_Late(time.monotonic() + FIRST_LOOK_SECONDS, list(delivery_ids), FIRST_LOOK_SECONDS))
             self._wake()
+
+    def tell(self, changes: Sequence[Change]) -> None:
+        """Let the tracker know of these committed changes; returns at once."""
+        with self._changed:
+            if len(self._news) < CAPACITY and time.monotonic() >= self._tracker_rests_until:
+                self._news.extend(changes)
+                self._wake()
 
     def settled(self, delivery_ids: Sequence[str]) -> None:
         """These need no sending any more: remove their rows, in one go with others."""
         with self._changed:
+            if not self._settled:
+                self._settle_at = time.monotonic() + LINGER_SECONDS
             self._settled.extend(delivery_ids)
             self._wake()
 
     def drain(self, seconds: float) -> bool:
         """Wait until everything due is sent, at most this long. True when nothing is left."""
         until = time.monotonic() + seconds
+        with self._changed:
+            self._draining = True
+            self._changed.notify()
         while time.monotonic() < until:
             with self._changed:
                 due = self._heap and self._heap[0][0] <= time.monotonic()
-                if self._thread is None or not (due or self._busy or self._settled or self._late):
+                left = due or self._busy or self._settled or self._late or self._news
+                if self._thread is None or not left:
+                    self._draining = False
                     return True
             time.sleep(0.005)
+        self._draining = False
         return False
 
     def _wake(self) -> None:
@@ -102,32 +140,65 @@ class RelayThread:
                 batch: list[Delivery] = []
                 while self._heap and self._heap[0][0] <= now and len(batch) < BATCH:
                     batch.append(heapq.heappop(self._heap)[2])
-                settled, self._settled = self._settled, []
-                late = [ids for at, ids in self._late if at <= now]
-                self._late = [(at, ids) for at, ids in self._late if at > now]
+                settled: list[str] = []
+                if self._settled and (self._settle_at <= now or len(self._settled) >= BATCH or self._draining):
+                    settled, self._settled = self._settled, []
+                news, self._news = self._news, []
+                late = [one for one in self._late if one.at <= now]
+                self._late = [one for one in self._late if one.at > now]
             try:
-                self._work(batch, settled, late)
+                with self._gate:
+                    self._work(batch, settled, late, news)
             except AxmeError as error:
                 # The ledger is away: the rows are still in the outbox, and so is the work.
                 log.warning("relay leaves %d deliveries to the sweep: %s", len(batch), error)
             except Exception:
                 log.exception("relay leaves %d deliveries to the sweep", len(batch))
 
-    def _work(self, batch: list[Delivery], settled: list[str], late: list[list[str]]) -> None:
+    def _work(self, batch: list[Delivery], settled: list[str], late: list[_Late], news: list[Change]) -> None:
         rt = self._runtime()
-        if settled:
-            rt.ledger.outbox_settle(settled)
-        for ids in late:
-            batch += rt.ledger.outbox_by_ids(ids)
-        if batch:
-            send_all(rt, self._senders, batch)
+        for one in late:
+            batch += self._committed(rt, one)
+        try:
+            outcome = send_all(rt, self._senders, batch)
+            if outcome.failed or outcome.dead:
+                rt.ledger.outbox_settle((), outcome.failed, outcome.dead)
+            if outcome.sent:
+                self.settled(outcome.sent)
+            if settled:
+                rt.ledger.outbox_settle(settled)
+        finally:
+            if news:
+                self._tell(rt, news)
+
+    def _committed(self, rt: Runtime, late: _Late) -> list[Delivery]:
+        """Those of a caller's transaction that are there by now; looked for again if it is still under way."""
+        found = rt.ledger.outbox_by_ids(late.delivery_ids)
+        pause = late.pause * 3
+        if len(found) < len(late.delivery_ids) and pause < 1.0:
+            there = {d.id for d in found}
+            missing = [i for i in late.delivery_ids if i not in there]
+            with self._changed:
+                self._late.append(_Late(time.monotonic() + pause, missing, pause))
+        now = rt.ledger.now()
+        return [d for d in found if d.next_at <= now]
+
+    def _tell(self, rt: Runtime, news: list[Change]) -> None:
+        try:
+            tell_tracker(rt, news)
+        except TrackerUnavailable as error:
+            log.warning("tracker unavailable, the sweep will tell it: %s", error)
+            self._tracker_rests_until = time.monotonic() + TRACKER_REST_SECONDS
 
     def _ready(self) -> bool:
         next_in = self._until_next()
-        return bool(self._settled) or (next_in is not None and next_in <= 0)
+        settle_now = bool(self._settled) and (len(self._settled) >= BATCH or self._draining)
+        return settle_now or bool(self._news) or (next_in is not None and next_in <= 0)
 
     def _until_next(self) -> float | None:
-        moments = [at for at, _ in self._late]
+        moments = [one.at for one in self._late]
         if self._heap:
             moments.append(self._heap[0][0])
+        if self._settled:
+            moments.append(self._settle_at)
         return min(moments) - time.monotonic() if moments else None

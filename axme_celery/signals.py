@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: How long a pool child that ends waits for its last deliveries.
+CHILD_EXIT_SECONDS = 2.0
 #: AsyncResult's state while a leg waits.
 WAITING = "WAITING"
 
@@ -45,6 +47,9 @@ def connect(axme: Axme) -> None:
 
     def worker_init(sender: Any = None, **_: Any) -> None:
         if sender is not None and sender.app is axme.app:
+            # Loaded before the pool forks, so that its children share it.
+            from . import ledger  # noqa: F401
+
             install(axme)
             axme.keeper.start()
 
@@ -54,25 +59,29 @@ def connect(axme: Axme) -> None:
     def worker_shutdown(sender: Any = None, **_: Any) -> None:
         axme.keeper.stop()
 
+    def worker_process_shutdown(**_: Any) -> None:
+        axme.drain(CHILD_EXIT_SECONDS)
+
     def task_postrun(task: Any = None, **_: Any) -> None:
         # Celery has done its part of what this thread settled; its guards are not needed.
         guards = leg.take_guards()
         if guards and task.app is axme.app:
             axme.runtime.relay.settled(guards)
 
-    def task_revoked(request: Any = None, terminated: bool = False, **_: Any) -> None:
+    def task_revoked(request: Any = None, expired: bool | None = None, **_: Any) -> None:
         mark = work.own_header(getattr(request, "request_dict", None))
         if mark is not None and request.app is axme.app:
-            axme.keeper.revoked(mark["intent"])
+            axme.keeper.revoked(mark["intent"], "it expired before it was run" if expired else "its task was revoked")
 
-    def task_unknown(message: Any = None, name: str = "", id: str = "", **_: Any) -> None:
+    def task_unknown(sender: Any = None, message: Any = None, name: str = "", id: str = "", **_: Any) -> None:
         mark = work.own_header(message.headers)
-        if mark is not None:
+        if mark is not None and sender.app is axme.app:
             axme.keeper.unknown(id, mark["run"], name)
 
     on(signals.worker_init, worker_init)
     on(signals.worker_shutting_down, worker_shutting_down)
     on(signals.worker_shutdown, worker_shutdown)
+    on(signals.worker_process_shutdown, worker_process_shutdown)
     on(signals.task_postrun, task_postrun)
     on(signals.task_revoked, task_revoked)
     on(signals.task_unknown, task_unknown)

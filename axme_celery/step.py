@@ -112,7 +112,7 @@ def step(
         raise BadInput(f"step {name or fn.__name__!r}: retries and backoff must not be negative ({retries}, {backoff})")
     if transaction and at_most_once:
         raise BadInput(f"step {name or fn.__name__!r}: a transaction step happens once already; drop at_most_once")
-    recorded_as: str = name or getattr(fn, "__name__", "step")
+    recorded_as = str(name or getattr(fn, "__name__", "step"))
     if len(recorded_as) > 255:
         raise BadInput(f"step name of {len(recorded_as)} characters; the limit is 255")
 

@@ -47,6 +47,7 @@ def submit(rt: Runtime, submissions: Sequence[Submission], connection: Any = Non
     if connection is not None:
         changes = decide()
         rt.ledger.commit(*changes, connection=connection)
+        rt.relay.send_if_committed([d.id for change in changes for d in change.outbox])
     else:
         carry_out(rt, decide)
     return [intent for intent, _ in decided]

@@ -16,7 +16,7 @@ from datetime import timedelta
 from . import lifecycle
 from .answer import match_early
 from .beats import HORIZON, announce, best_effort, carry_out, occasion
-from .deliver import send_all
+from .deliver import send_all, settle
 from .durations import seconds
 from .errors import AxmeError, StaleChange, TrackerUnavailable
 from .model import Change, DeliveryKind, Lease, LegStatus, Timer, WaitRecord
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Timers are taken this many ticks ahead, so that a wake-up is committed before its moment and leaves at it.
 AHEAD_TICKS = 2
+#: ... but never further ahead than a relay keeps a delivery in mind.
+AHEAD_SECONDS = 2.5
 #: Changes committed together, and rows looked at in one query.
 BATCH = 500
 #: Slow brooms run once in this many ticks (or when asked to).
@@ -106,7 +108,7 @@ def lose(rt: Runtime, lease: Lease, cause: str) -> int:
 
 def due_timers(rt: Runtime) -> int:
     """Waits that wake, time out, remind, escalate or poll; intents whose deadline passed."""
-    ahead = timedelta(seconds=rt.settings.tick_seconds * AHEAD_TICKS)
+    ahead = timedelta(seconds=min(rt.settings.tick_seconds * AHEAD_TICKS, AHEAD_SECONDS))
     done = 0
     while True:
         now = rt.ledger.now(fresh=True)
@@ -217,8 +219,11 @@ def undelivered(rt: Runtime, senders: Mapping[DeliveryKind, Sender]) -> int:
         now = rt.ledger.now(fresh=True)
         due = rt.ledger.outbox_due(now, 100, HOLD_SECONDS)
         if due:
-            sent += send_all(rt, senders, due)
-        soon = rt.ledger.outbox_due(now + timedelta(seconds=rt.settings.tick_seconds), 100, HOLD_SECONDS)
+            outcome = send_all(rt, senders, due)
+            settle(rt, outcome)
+            sent += len(outcome.sent)
+        window = timedelta(seconds=min(rt.settings.tick_seconds, AHEAD_SECONDS))
+        soon = rt.ledger.outbox_due(now + window, 100, HOLD_SECONDS)
         if soon:
             rt.relay.send(soon)
         if len(due) < 100:

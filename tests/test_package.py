@@ -9,9 +9,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
+
+from .wheel import missing_from
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -67,6 +70,20 @@ def test_no_dependency_is_pinned():
 
 def test_the_package_says_that_it_is_typed():
     assert (ROOT / "axme_celery" / "py.typed").exists()
+
+
+def test_a_wheel_that_lacks_a_file_is_found(tmp_path):
+    """The control of ``make wheel``: Lua, migrations and data are what gets lost."""
+    whole, lacking = tmp_path / "whole.whl", tmp_path / "lacking.whl"
+    files = [path for path in (ROOT / "axme_celery").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    for wheel, lost in ((whole, "none"), (lacking, "take.lua")):
+        with zipfile.ZipFile(wheel, "w") as archive:
+            for path in files:
+                if path.name != lost:
+                    archive.write(path, path.relative_to(ROOT))
+
+    assert missing_from(whole) == set()
+    assert missing_from(lacking) == {"axme_celery/tracker/take.lua"}
 
 
 # -- who may import whom --

@@ -47,4 +47,4 @@ def open_tracker(
 
     from axme_celery.tracker.sql import SqlTracker
 
-    return SqlTracker(engine_source, clock=clock)
+    return SqlTracker(engine_source, clock)

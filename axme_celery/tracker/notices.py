@@ -26,7 +26,7 @@ LINGER_SECONDS = 10.0
 IDLE_SECONDS = 60.0
 #: The thread tells itself something this often, and gives the connection up when it does not hear it by the next time.
 PULSE_SECONDS = 15.0
-#: It looks around this often even when nothing comes.
+#: It looks after all this so often.
 LOOK_SECONDS = 1.0
 
 
@@ -67,6 +67,9 @@ class Notices:
         self._channels: dict[str, _Channel] = {}
         self._wanted: list[str] = []
         self._ended: RedisError | None = None
+        self._used_at = time.monotonic()
+        #: When the thread last spoke to itself and has not heard it yet.
+        self._pulse_at: float | None = None
         self._thread = threading.Thread(target=self._run, name="axme-notices", daemon=True)
         self._thread.start()
 
@@ -133,43 +136,54 @@ class Notices:
         try:
             with PubSub(self._client.connection_pool) as subscription:
                 subscription.subscribe(self._wake_channel)
-                heard_at = used_at = time.monotonic()
-                pulse_at: float | None = None
+                looked_at = heard_at = time.monotonic()
                 while not self.ended:
                     message = subscription.get_message(timeout=LOOK_SECONDS)
                     now = time.monotonic()
                     if message:
-                        heard_at, pulse_at = now, None
+                        heard_at, self._pulse_at = now, None
                         self._hear(message)
-
-                    with self._lock:
-                        wanted, self._wanted = self._wanted, []
-                        left = [
-                            intent_id
-                            for intent_id, channel in self._channels.items()
-                            if not channel.listeners and now - channel.left_at > LINGER_SECONDS
-                        ]
-                        for intent_id in left:
-                            del self._channels[intent_id]
-                        if self._channels:
-                            used_at = now
-                        elif now - used_at > IDLE_SECONDS:
-                            self._ended = NoticesLost("nobody listened")
-                    if wanted:
-                        subscription.subscribe(*map(self._channel_of, wanted))
-                    if left:
-                        subscription.unsubscribe(*map(self._channel_of, left))  # type: ignore[no-untyped-call]
-
-                    # A connection cut without a word is silent like a quiet one.
-                    if now - heard_at > PULSE_SECONDS:
-                        if pulse_at is None:
-                            pulse_at = now
-                            self._client.publish(self._wake_channel, "")
-                        elif now - pulse_at > PULSE_SECONDS:
-                            raise NoticesLost("the connection went silent")
+                    self._subscribe(subscription)
+                    if now - looked_at >= LOOK_SECONDS:
+                        looked_at = now
+                        self._unsubscribe(subscription, now)
+                        self._feel_pulse(now, heard_at)
         except Exception as error:
             # Whatever it was: a thread that died silently would leave its listeners waiting.
             self._end(NoticesLost(str(error)))
+
+    def _subscribe(self, subscription: PubSub) -> None:
+        """To what listeners asked for meanwhile."""
+        with self._lock:
+            wanted, self._wanted = self._wanted, []
+        if wanted:
+            subscription.subscribe(*map(self._channel_of, wanted))
+
+    def _unsubscribe(self, subscription: PubSub, now: float) -> None:
+        """From what nobody listens to any more; from everything, when that was all for long."""
+        with self._lock:
+            left = [
+                intent_id
+                for intent_id, channel in self._channels.items()
+                if not channel.listeners and now - channel.left_at > LINGER_SECONDS
+            ]
+            for intent_id in left:
+                del self._channels[intent_id]
+            if self._channels:
+                self._used_at = now
+            elif now - self._used_at > IDLE_SECONDS:
+                self._ended = NoticesLost("nobody listened")
+        if left:
+            subscription.unsubscribe(*map(self._channel_of, left))  # type: ignore[no-untyped-call]
+
+    def _feel_pulse(self, now: float, heard_at: float) -> None:
+        """A connection cut without a word is silent like a quiet one: say something, and see whether it is heard."""
+        if self._pulse_at is None:
+            if now - heard_at > PULSE_SECONDS:
+                self._pulse_at = now
+                self._client.publish(self._wake_channel, "")
+        elif now - self._pulse_at > PULSE_SECONDS:
+            raise NoticesLost("the connection went silent")
 
     def _hear(self, message: dict[str, object]) -> None:
         intent_id = str(message["channel"]).removeprefix(f"{self._prefix}intent:")

@@ -19,7 +19,7 @@ from axme_celery.errors import BadSetting, TrackerUnavailable
 from axme_celery.tracker import Lease, Timer, notices
 from axme_celery.tracker.redis import RedisTracker
 
-from .conftest import RedisServer
+from ..servers import PrivateRedis
 
 NOW = datetime(2026, 10, 5, tzinfo=UTC)
 
@@ -31,6 +31,7 @@ CALLS: dict[str, Callable[[RedisTracker], object]] = {
     "settle": lambda tracker: tracker.settle(Lease("a", 1), "intent", 1),
     "lapsed": lambda tracker: tracker.lapsed(1),
     "schedule": lambda tracker: tracker.schedule([Timer("wait", "w", NOW)]),
+    "refill": lambda tracker: tracker.refill([Timer("wait", "w", NOW)]),
     "unschedule": lambda tracker: tracker.unschedule([("wait", "w")]),
     "take": lambda tracker: tracker.take(NOW, 30, 10),
     "tell": lambda tracker: tracker.tell("intent", 1),
@@ -47,9 +48,9 @@ CALLS: dict[str, Callable[[RedisTracker], object]] = {
 
 
 @pytest.fixture
-def tracker(own_redis_server: RedisServer) -> Iterator[RedisTracker]:
+def tracker(private_redis: PrivateRedis) -> Iterator[RedisTracker]:
     """On a Redis this test may harm."""
-    tracker = RedisTracker(own_redis_server.url, "test")
+    tracker = RedisTracker(private_redis.url, "test")
     yield tracker
     tracker.close()
 
@@ -58,12 +59,12 @@ def tracker(own_redis_server: RedisServer) -> Iterator[RedisTracker]:
 
 
 def test_after_flushall_seeding_gives_a_last_term_and_holding_revives(
-    tracker: RedisTracker, own_redis_server: RedisServer
+    tracker: RedisTracker, private_redis: PrivateRedis
 ) -> None:
     """The real flush, on Redis' own clock."""
     alive, dead = Lease("alive", 1), Lease("dead", 1)
     tracker.hold([alive, dead], 60)
-    own_redis_server.admin.flushall()
+    private_redis.admin.flushall()
     assert tracker.lapsed(10) == []
 
     tracker.seed([alive, dead], 0.2)
@@ -75,46 +76,46 @@ def test_after_flushall_seeding_gives_a_last_term_and_holding_revives(
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_dead_redis_is_tracker_unavailable(call: str, tracker: RedisTracker, own_redis_server: RedisServer) -> None:
+def test_a_dead_redis_is_tracker_unavailable(call: str, tracker: RedisTracker, private_redis: PrivateRedis) -> None:
     """Whatever is asked, the error is ours, names the server, and comes at once."""
     tracker.ping()
-    own_redis_server.kill()
+    private_redis.kill()
 
     began = time.monotonic()
-    with pytest.raises(TrackerUnavailable, match=str(own_redis_server.port)):
+    with pytest.raises(TrackerUnavailable, match=str(private_redis.port)):
         CALLS[call](tracker)
     assert time.monotonic() - began < 1
 
 
-def test_a_restarted_redis_is_used_at_once(tracker: RedisTracker, own_redis_server: RedisServer) -> None:
+def test_a_restarted_redis_is_used_at_once(tracker: RedisTracker, private_redis: PrivateRedis) -> None:
     """Connections cut by the restart, and scripts it forgot, cost nobody an error."""
     for call in CALLS.values():
         call(tracker) if call is not CALLS["listen"] else None
-    own_redis_server.kill()
-    own_redis_server.start()
+    private_redis.kill()
+    private_redis.start()
 
     tracker.hold([Lease("a", 1)], 60)
     tracker.schedule([Timer("wait", "w", NOW)])
     assert tracker.take(NOW, 30, 10) == [Timer("wait", "w", NOW)]
 
 
-def test_forgotten_scripts_are_loaded_again(tracker: RedisTracker, own_redis_server: RedisServer) -> None:
+def test_forgotten_scripts_are_loaded_again(tracker: RedisTracker, private_redis: PrivateRedis) -> None:
     """SCRIPT FLUSH is not noticed."""
     tracker.hold([Lease("a", 1)], 0.001)
-    own_redis_server.admin.script_flush()
+    private_redis.admin.script_flush()
     time.sleep(0.01)
     assert tracker.lapsed(10) == [Lease("a", 1)]
-    own_redis_server.admin.script_flush()
+    private_redis.admin.script_flush()
     assert tracker.lock("timers", "one", 5)
 
 
 def test_a_hung_redis_is_tracker_unavailable_within_its_timeout(
-    tracker: RedisTracker, own_redis_server: RedisServer
+    tracker: RedisTracker, private_redis: PrivateRedis
 ) -> None:
     """Not down but silent: each call gives up after two seconds, and later ones get no earlier one's answer."""
     tracker.put_progress("a", 1, 10, "said before")
     tracker.put_progress("b", 2, 10, "of another")
-    own_redis_server.pause()
+    private_redis.pause()
 
     for ask in (lambda: tracker.progress(["a"]), lambda: tracker.hold([Lease("a", 1)], 60)):
         began = time.monotonic()
@@ -122,17 +123,17 @@ def test_a_hung_redis_is_tracker_unavailable_within_its_timeout(
             ask()
         assert 1.5 < time.monotonic() - began < 3.5
 
-    own_redis_server.resume()
+    private_redis.resume()
     assert tracker.progress(["b"])["b"].note == "of another"
     assert tracker.lapsed(10) == []
 
 
-def test_a_full_redis_refuses_and_keeps_what_it_has(tracker: RedisTracker, own_redis_server: RedisServer) -> None:
+def test_a_full_redis_refuses_and_keeps_what_it_has(tracker: RedisTracker, private_redis: PrivateRedis) -> None:
     """Out of memory under noeviction: nothing half-done, releasing still works, and all is well when there is room."""
     tracker.hold([Lease("a", 1), Lease("b", 1)], 0.001)
     tracker.schedule([Timer("wait", "w", NOW), Timer("wait", "hidden", NOW - timedelta(1))])
     tracker.take(NOW - timedelta(1), 0.001, 10)
-    own_redis_server.admin.config_set("maxmemory", 1)
+    private_redis.admin.config_set("maxmemory", 1)
 
     for call in ("hold", "seed", "schedule", "take", "put_progress", "tick", "lock", "tell"):
         with pytest.raises(TrackerUnavailable, match="maxmemory"):
@@ -143,17 +144,17 @@ def test_a_full_redis_refuses_and_keeps_what_it_has(tracker: RedisTracker, own_r
     tracker.release([Lease("a", 1)])
     assert tracker.lapsed(10) == []
 
-    own_redis_server.admin.config_set("maxmemory", 0)
+    private_redis.admin.config_set("maxmemory", 0)
     assert [timer.id for timer in tracker.take(NOW, 30, 10)] == ["hidden", "w"]
 
 
-def test_a_replica_refuses_writes(tracker: RedisTracker, own_redis_server: RedisServer) -> None:
+def test_a_replica_refuses_writes(tracker: RedisTracker, private_redis: PrivateRedis) -> None:
     """After a failover, until the client is sent to the new master."""
-    own_redis_server.admin.replicaof("127.0.0.1", 1)
+    private_redis.admin.replicaof("127.0.0.1", 1)
 
     with pytest.raises(TrackerUnavailable, match=r"(?i)read.?only"):
         tracker.hold([Lease("a", 1)], 5)
-    own_redis_server.admin.replicaof("NO", "ONE")
+    private_redis.admin.replicaof("NO", "ONE")
     tracker.hold([Lease("a", 1)], 5)
 
 
@@ -174,7 +175,8 @@ def test_what_is_no_answer_is_tracker_unavailable(answer: bytes) -> None:
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        tracker = RedisTracker(f"redis://127.0.0.1:{server.server_address[1]}/0", "test")
+        url = f"redis://127.0.0.1:{server.server_address[1]}/0"
+        tracker = RedisTracker(url, "test", client_options={"socket_timeout": 0.2})
         for call in ("hold", "take", "tell", "progress", "listen"):
             with pytest.raises(TrackerUnavailable):
                 CALLS[call](tracker)
@@ -183,19 +185,37 @@ def test_what_is_no_answer_is_tracker_unavailable(answer: bytes) -> None:
     assert connections <= 5 * 6, "tries again and again"
 
 
-def test_an_evicting_redis_is_told(tracker: RedisTracker, own_redis_server: RedisServer) -> None:
+def test_an_evicting_redis_is_told(tracker: RedisTracker, private_redis: PrivateRedis) -> None:
     """So that doctor can refuse it."""
-    own_redis_server.admin.config_set("maxmemory-policy", "allkeys-lru")
+    private_redis.admin.config_set("maxmemory-policy", "allkeys-lru")
     assert tracker.eviction_policy() == "allkeys-lru"
+
+
+def test_nothing_is_left_of_what_is_over(tracker: RedisTracker, private_redis: PrivateRedis) -> None:
+    """Taken, come back, moved while hidden, released: when all is done, Redis is empty."""
+    timers = [Timer("wait", str(n), NOW) for n in range(3)]
+    for _ in range(2):
+        tracker.schedule(timers)
+        tracker.take(NOW, 0.001, 10)
+        time.sleep(0.01)
+        assert len(tracker.take(NOW, 30, 10)) == 3
+        tracker.schedule(timers[:1])
+    assert private_redis.admin.zrange("axme:{test}:hidden", 0, -1) == [b"wait|1", b"wait|2"]
+    assert sorted(private_redis.admin.hkeys("axme:{test}:hidden_due")) == [b"wait|1", b"wait|2"]
+    tracker.unschedule([("wait", timer.id) for timer in timers])
+    tracker.hold([Lease("a", 1)], 5)
+    tracker.release([Lease("a", 1)])
+
+    assert private_redis.admin.keys() == []
 
 
 # -- its name and its namespace --
 
 
-def test_two_namespaces_on_one_redis_do_not_meet(redis_server: RedisServer) -> None:
+def test_two_namespaces_on_one_redis_do_not_meet(private_redis: PrivateRedis) -> None:
     """Nor does clearing one touch the other, or a stranger's keys."""
-    one, other = (RedisTracker(redis_server.url, namespace) for namespace in ("shop[1]*", "shop[1]**"))
-    redis_server.admin.set("axme:stranger", 1)
+    one, other = (RedisTracker(private_redis.url, namespace) for namespace in ("shop[1]*", "shop[1]**"))
+    private_redis.admin.set("axme:stranger", 1)
     for tracker, leg_id in ((one, "one"), (other, "other")):
         tracker.hold([Lease(leg_id, 1)], 0.001)
         tracker.schedule([Timer("wait", leg_id, NOW)])
@@ -207,18 +227,18 @@ def test_two_namespaces_on_one_redis_do_not_meet(redis_server: RedisServer) -> N
     assert other.lapsed(10) == [Lease("other", 1)]
     other.clear()
 
-    assert not [key for key in redis_server.admin.scan_iter(match="axme:{shop*")]
-    assert redis_server.admin.getdel("axme:stranger")
+    assert not list(private_redis.admin.scan_iter(match="axme:{shop*"))
+    assert private_redis.admin.getdel("axme:stranger")
     one.close()
     other.close()
 
 
-def test_a_url_as_celery_writes_it_is_understood(redis_server: RedisServer) -> None:
+def test_a_url_as_celery_writes_it_is_understood(private_redis: PrivateRedis) -> None:
     """A socket with a virtual host, which redis-py writes otherwise."""
-    tracker = RedisTracker(f"redis+socket://{redis_server.socket_path}?virtual_host=3", "test")
+    tracker = RedisTracker(f"redis+socket://{private_redis.socket_path}?virtual_host=3", "test")
     tracker.tick("beat")
 
-    with redis.Redis(port=redis_server.port, db=3, decode_responses=True) as admin:
+    with redis.Redis(port=private_redis.port, db=3, decode_responses=True) as admin:
         assert admin.keys() == ["axme:{test}:ticks"]
         admin.flushdb()
     tracker.close()
@@ -245,7 +265,7 @@ def test_a_url_that_is_no_redis_is_refused_at_once(url: str) -> None:
 def test_errors_do_not_show_the_password() -> None:
     """They name host, port and database."""
     tracker = RedisTracker("redis://user:secret@127.0.0.1:1/5", "test")
-    with pytest.raises(TrackerUnavailable, match="Redis at 127.0.0.1:1/5 did not") as failed:
+    with pytest.raises(TrackerUnavailable, match=r"Redis at 127\.0\.0\.1:1/5 did not") as failed:
         tracker.ping()
     assert "secret" not in str(failed.value)
 
@@ -253,9 +273,9 @@ def test_errors_do_not_show_the_password() -> None:
 # -- forks --
 
 
-def test_parent_and_forked_children_never_read_each_other_s_answers(redis_server: RedisServer) -> None:
+def test_parent_and_forked_children_never_read_each_other_s_answers(private_redis: PrivateRedis) -> None:
     """One object, opened before the fork and busy at its moment, used by all of them afterwards."""
-    tracker = RedisTracker(redis_server.url, "fork")
+    tracker = RedisTracker(private_redis.url, "fork")
 
     def all_well(me: str) -> list[str]:
         wrong = []
@@ -320,10 +340,10 @@ def listening(tracker: RedisTracker, intent_id: str, **how: float) -> Iterator[C
 
 
 def test_a_listener_is_woken_by_a_notice_about_its_intent_only(
-    tracker: RedisTracker, own_redis_server: RedisServer
+    tracker: RedisTracker, private_redis: PrivateRedis
 ) -> None:
     """From another process, at once."""
-    elsewhere = RedisTracker(own_redis_server.url, "test")
+    elsewhere = RedisTracker(private_redis.url, "test")
     with listening(tracker, "mine") as heard:
         elsewhere.tell("other", 1)
         time.sleep(0.05)
@@ -352,42 +372,42 @@ def test_a_notice_between_reading_and_listening_is_not_missed(tracker: RedisTrac
     assert tracker.listen("mine", 0.05, after=4) is False
 
 
-def test_a_thousand_listeners_hold_one_connection(tracker: RedisTracker, own_redis_server: RedisServer) -> None:
+def test_a_thousand_listeners_hold_one_connection(tracker: RedisTracker, private_redis: PrivateRedis) -> None:
     """Streams to browsers cost Redis one subscriber a process; all hear their own notice."""
     with ThreadPoolExecutor(1000) as pool:
         ears = [pool.submit(tracker.listen, f"intent-{n % 500}", 60, 0) for n in range(1000)]
         for n in range(500):
             tracker.tell(f"intent-{n}", 1)
         assert all(ear.result() for ear in ears)
-        assert len(own_redis_server.admin.client_list(_type="pubsub")) == 1
+        assert len(private_redis.admin.client_list(_type="pubsub")) == 1
 
 
 def test_listeners_learn_that_redis_died_and_listen_again_when_it_is_back(
-    tracker: RedisTracker, own_redis_server: RedisServer
+    tracker: RedisTracker, private_redis: PrivateRedis
 ) -> None:
     """They do not sit out their timeout in front of a dead line."""
     with listening(tracker, "mine") as heard:
-        own_redis_server.kill()
+        private_redis.kill()
         died_at = time.monotonic()
         with pytest.raises(TrackerUnavailable):
             heard()
         assert time.monotonic() - died_at < 5
 
-    own_redis_server.start()
+    private_redis.start()
     with listening(tracker, "mine") as heard:
         tracker.tell("mine", 1)
         assert heard() is True
 
 
 def test_a_notice_in_the_moment_of_a_cut_connection_is_read_afterwards(
-    tracker: RedisTracker, own_redis_server: RedisServer
+    tracker: RedisTracker, private_redis: PrivateRedis
 ) -> None:
     """The subscription's connection is killed, and told while it is gone; who knows the seq hears of it."""
     tracker.listen("mine", 0.01)
     with ThreadPoolExecutor(1) as pool:
         heard = pool.submit(tracker.listen, "mine", 20, 1)
         time.sleep(0.1)
-        with own_redis_server.admin.pipeline(transaction=True) as at_once:
+        with private_redis.admin.pipeline(transaction=True) as at_once:
             at_once.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             at_once.set("axme:{test}:seq:mine", 2)
             at_once.execute()
@@ -399,7 +419,7 @@ def test_a_notice_in_the_moment_of_a_cut_connection_is_read_afterwards(
 
 
 def test_subscriptions_nobody_listens_on_are_dropped_and_the_thread_ends(
-    tracker: RedisTracker, own_redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    tracker: RedisTracker, private_redis: PrivateRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A web process that showed a million intents does not hold a million channels."""
     monkeypatch.setattr(notices, "LINGER_SECONDS", 0.1)
@@ -409,7 +429,7 @@ def test_subscriptions_nobody_listens_on_are_dropped_and_the_thread_ends(
         tracker.listen(f"intent-{n}", 0.001)
 
     until = time.monotonic() + 10
-    while own_redis_server.admin.client_list(_type="pubsub"):
+    while private_redis.admin.client_list(_type="pubsub"):
         assert time.monotonic() < until, "still subscribed"
         time.sleep(0.02)
     assert not [thread for thread in threading.enumerate() if thread.name == "axme-notices" and thread.is_alive()]
@@ -420,14 +440,14 @@ def test_subscriptions_nobody_listens_on_are_dropped_and_the_thread_ends(
 
 
 def test_a_silent_line_is_given_up(
-    tracker: RedisTracker, own_redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    tracker: RedisTracker, private_redis: PrivateRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that a firewall forgot looks like a quiet one: what the thread tells itself does not come back."""
     monkeypatch.setattr(notices, "PULSE_SECONDS", 0.2)
     monkeypatch.setattr(notices, "LOOK_SECONDS", 0.05)
     with listening(tracker, "mine") as heard:
         time.sleep(0.6)  # Several pulses heard: a quiet line is kept.
-        assert len(own_redis_server.admin.client_list(_type="pubsub")) == 1
+        assert len(private_redis.admin.client_list(_type="pubsub")) == 1
         hub = tracker._connections.notices(tracker._prefix)
         monkeypatch.setattr(hub, "_wake_channel", "somewhere else")
         with pytest.raises(TrackerUnavailable, match="silent"):

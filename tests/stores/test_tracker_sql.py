@@ -13,11 +13,12 @@ import pytest
 from sqlalchemy import Engine, MetaData, create_engine, func, select, text
 
 from axme_celery.errors import LedgerUnavailable, TrackerUnavailable
+from axme_celery.ledger.engine import Engines
 from axme_celery.tracker import Lease, Timer
 from axme_celery.tracker.sql import SqlTracker
 from axme_celery.tracker.tables import TrackerTables, tracker_tables
 
-from .conftest import MovedClock, sqlite_engine
+from .conftest import MovedClock
 
 NOW = datetime(2026, 10, 5, tzinfo=UTC)
 
@@ -29,6 +30,7 @@ CALLS: dict[str, Callable[[SqlTracker], object]] = {
     "settle": lambda tracker: tracker.settle(Lease("a", 1), "intent", 1),
     "lapsed": lambda tracker: tracker.lapsed(1),
     "schedule": lambda tracker: tracker.schedule([Timer("wait", "w", NOW)]),
+    "refill": lambda tracker: tracker.refill([Timer("wait", "w", NOW)]),
     "unschedule": lambda tracker: tracker.unschedule([("wait", "w")]),
     "take": lambda tracker: tracker.take(NOW, 30, 10),
     "put_progress": lambda tracker: tracker.put_progress("a", 1, 2, None),
@@ -49,8 +51,8 @@ def create(engine: Engine) -> TrackerTables:
 
 
 @pytest.fixture
-def postgres(postgres_url: str) -> Iterator[Engine]:
-    engine = create_engine(postgres_url, pool_size=10)
+def postgres(module_postgres_url: str) -> Iterator[Engine]:
+    engine = create_engine(module_postgres_url, pool_size=10)
     tables = create(engine)
     yield engine
     tables.leases.metadata.drop_all(engine)
@@ -60,7 +62,7 @@ def postgres(postgres_url: str) -> Iterator[Engine]:
 @pytest.mark.parametrize("call", CALLS)
 def test_a_database_without_the_tables_is_tracker_unavailable(call: str, tmp_path: Path) -> None:
     """Whatever is asked, the error is ours and says to migrate."""
-    engine = sqlite_engine(tmp_path / "empty.db")
+    engine = Engines(f"sqlite:///{tmp_path}/empty.db").durable
     with pytest.raises(TrackerUnavailable, match="migrate"):
         CALLS[call](SqlTracker(lambda: engine))
     engine.dispose()
@@ -106,7 +108,7 @@ def test_postgres_keeps_the_tables_out_of_its_log(postgres: Engine) -> None:
 
 def test_connections_go_back_to_the_ledger_as_they_came(tmp_path: Path, postgres: Engine) -> None:
     """The ledger shares its engine: no transaction is left open, no connection left in autocommit."""
-    lite = sqlite_engine(tmp_path / "ledger.db")
+    lite = Engines(f"sqlite:///{tmp_path}/ledger.db").durable
     create(lite)
     for engine in (lite, postgres):
         tracker = SqlTracker(lambda engine=engine: engine)  # type: ignore[misc]
@@ -165,7 +167,7 @@ def test_writers_of_the_same_rows_queue_and_never_deadlock(postgres: Engine, clo
 
 def test_old_rows_are_swept_out(tmp_path: Path, clock: MovedClock) -> None:
     """Progress of a day ago and sweepers of an hour ago leave the tables, not only the answers."""
-    engine = sqlite_engine(tmp_path / "ledger.db")
+    engine = Engines(f"sqlite:///{tmp_path}/ledger.db").durable
     tables = create(engine)
     tracker = SqlTracker(lambda: engine, clock)
     tracker.put_progress("a", 1, 2, None)
@@ -183,7 +185,7 @@ def test_old_rows_are_swept_out(tmp_path: Path, clock: MovedClock) -> None:
 
 def test_listening_looks_often_at_first_and_then_less(tmp_path: Path) -> None:
     """A result that comes at once is seen at once; a long wait does not wear out the database."""
-    tracker = SqlTracker(lambda: sqlite_engine(tmp_path / "never opened.db"))
+    tracker = SqlTracker(lambda: Engines(f"sqlite:///{tmp_path}/never opened.db").durable)
 
     def seconds(intent_id: str, timeout: float = 9) -> float:
         began = time.monotonic()
