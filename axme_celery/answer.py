@@ -39,12 +39,10 @@ def answer(rt: Runtime, wait: str, outcome: str, *, by: str, comment: str | None
         if record.wait.status is WaitStatus.OPEN:
             text = _fitting(rt, record.wait, outcome, comment, data)
         change = lifecycle.answer(record, outcome=outcome, by=by, comment=comment, data=text, on=occasion(rt))
-        assert change.intent is not None
-        answered[:] = [change.intent]
         return [change]
 
-    carry_out(rt, decide)
-    return answered[0]
+    changes = carry_out(rt, decide)
+    return answered[0] if not changes or changes[0].intent is None else changes[0].intent
 
 
 def complete_tool(rt: Runtime, tool: str, job_id: str, result: Any = None, error: Any = None) -> None:

@@ -145,10 +145,10 @@ class Keeper:
     def _settle(self, leg_id: str, run: int, decide: Callable[..., Change]) -> None:
         rt = self._axme.runtime
         record = rt.ledger.leg_record(leg_id, history=False)
-        if record is None or record.leg.run != run:
+        if record is None or record.leg.run != run or record.leg.status is not LegStatus.RUNNING:
             return
         try:
-            leg.settle(rt, record.leg, lambda intent, now_leg: decide(intent, now_leg, occasion(rt)))
+            leg.settle(rt, record.intent, record.leg, lambda now, now_leg: [decide(now, now_leg, occasion(rt))])
         except LeaseLost:
             # It has ended by itself meanwhile.
             return

@@ -38,8 +38,10 @@ class Ledger(Protocol):
     def now(self, *, fresh: bool = False) -> datetime:
         """The ledger's own clock: never ahead of the database's. ``fresh`` asks the database again."""
 
-    def commit(self, *changes: Change, connection: Any = None) -> None:
-        """Write all changes in one transaction, or none: ``StaleChange`` when one was decided on what no longer holds.
+    def commit(self, *changes: Change, connection: Any = None) -> tuple[Change, ...]:
+        """Write all changes in one transaction and return them as written, or write none.
+
+        Raises ``StaleChange`` when one was decided on what no longer holds.
 
         A lost reply is cleared up here: it looks for its own write before it says anything.
         With ``connection`` (the caller's SQLAlchemy connection) it writes there and commits nothing.

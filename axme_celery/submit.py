@@ -45,12 +45,12 @@ def submit(rt: Runtime, submissions: Sequence[Submission], connection: Any = Non
         return [change for _, change in decided if change is not None]
 
     if connection is not None:
-        changes = decide()
-        rt.ledger.commit(*changes, connection=connection)
+        changes = rt.ledger.commit(*decide(), connection=connection)
         rt.relay.send_if_committed([d.id for change in changes for d in change.outbox])
     else:
-        carry_out(rt, decide)
-    return [intent for intent, _ in decided]
+        changes = carry_out(rt, decide)
+    written = {change.intent.id: change.intent for change in changes if change.intent is not None}
+    return [written.get(intent.id, intent) for intent, _ in decided]
 
 
 def _decide_all(rt: Runtime, submissions: Sequence[Submission]) -> list[tuple[Intent, Change | None]]:
@@ -224,7 +224,7 @@ def _repeat(rt: Runtime, old: Intent, *, upto: str, by: str | None, letters: Seq
     change = lifecycle.repeat(intent, new, checkpoints, waits, upto=position, on=on)
     change = replace(change, closes=tuple((x.id, "REPLAYED", intent_id, by) for x in letters))
     try:
-        rt.ledger.commit(change)
+        (change,) = rt.ledger.commit(change)
     except StaleChange:
         raise BadInput(
             f"the dead letter of intent {old.id} was replayed or discarded by someone else meanwhile"

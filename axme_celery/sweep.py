@@ -179,7 +179,7 @@ def _commit_many(rt: Runtime, changes: Sequence[Change], again: list[str]) -> in
     if not changes:
         return 0
     try:
-        rt.ledger.commit(*changes)
+        changes = rt.ledger.commit(*changes)
     except StaleChange:
         again += [wait.id for change in changes for _, wait in change.waits]
         return 0

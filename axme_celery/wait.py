@@ -14,14 +14,14 @@ Source: AXP Intent Lifecycle v1, waiting reasons and human task types.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from . import lifecycle
 from .answer import match_early
-from .beats import carry_out, occasion
+from .beats import occasion
 from .durations import Duration, moment, seconds
 from .errors import (
     AgentFailed,
@@ -34,8 +34,8 @@ from .errors import (
     ToolFailed,
     WaitTimedOut,
 )
-from .leg import RunningLeg, lost, required
-from .model import Change, Decision, JsonDict, LegStatus, Wait, WaitKind, WaitStatus
+from .leg import RunningLeg, lost, required, settle
+from .model import Change, Decision, Intent, JsonDict, Leg, Wait, WaitKind, WaitStatus
 from .step import in_step
 from .submit import Submission, child_change
 
@@ -319,18 +319,15 @@ def _wait(
     raise Suspended(f"leg {leg.leg.id} waits: {title}")
 
 
-def _come_to_rest(leg: RunningLeg, opened: Any) -> None:
-    def decide() -> Sequence[Change]:
-        record = leg.rt.ledger.leg_record(leg.leg.id, history=False)
-        if record is None or (record.leg.run, record.leg.status) != (leg.leg.run, LegStatus.RUNNING):
-            raise lost(leg.leg)
+def _come_to_rest(leg: RunningLeg, opened: Callable[[lifecycle.Occasion], tuple[Wait, Change | None]]) -> None:
+    def decide(intent: Intent, now_leg: Leg) -> Sequence[Change]:
         on = occasion(leg.rt)
         wait, child = opened(on)
-        if wait.id in {e.id for e in leg.journal.values() if isinstance(e, Wait)}:
-            return [lifecycle.rest_again(record.intent, record.leg, wait, on=on)]
-        return lifecycle.open_wait(record.intent, record.leg, wait, child=child, on=on)
+        if wait.run != now_leg.run:
+            return [lifecycle.rest_again(intent, now_leg, wait, on=on)]
+        return lifecycle.open_wait(intent, now_leg, wait, child=child, on=on)
 
-    carry_out(leg.rt, decide)
+    settle(leg.rt, leg.intent, leg.leg, decide)
 
 
 # -- arguments -------------------------------------------------------------------

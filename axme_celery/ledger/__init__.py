@@ -38,6 +38,7 @@ from .access import Access
 from .clock import HostClock, LedgerClock
 from .driver import Driver
 from .engine import Engines
+from .health import Health, health
 from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of
 
 
@@ -83,8 +84,8 @@ class SqlLedger:
 
     # -- writing ----------------------------------------------------------------
 
-    def commit(self, *changes: Change, connection: Connection | None = None) -> None:
-        """Write all changes in one transaction, or none.
+    def commit(self, *changes: Change, connection: Connection | None = None) -> tuple[Change, ...]:
+        """Write all changes in one transaction, or none. Returns them as written, with their place in the audit chain.
 
         Raises StaleChange when one was decided on what no longer holds, LedgerUnavailable when the database
         cannot be reached. With ``connection`` it writes into the caller's transaction and commits nothing; what
@@ -92,13 +93,14 @@ class SqlLedger:
         """
         if connection is None and len(changes) == 1 and changes[0].fence is not None and changes[0].checkpoints:
             self._record(changes[0])
-            return
+            return changes
         sealed = [seal(change, self._secret) for change in changes]
+        written = tuple(one.change for one in sealed)
         sheet = sheet_of(sealed, self.now(), own=connection is None, is_sqlite=self._is_sqlite)
         if connection is None:
             durable = any(change.durable for change in changes)
             self._access.write(sheet.write, proof_of(sealed), durable=durable)
-            return
+            return written
         self._access.make_ready()
         _begin_for_real(connection)
         try:
@@ -109,6 +111,7 @@ class SqlLedger:
             if not trouble.is_taken(error):
                 raise
             raise StaleChange(f"another writer was first: {error.orig}") from error
+        return written
 
     def transaction(self, checkpoint: Callable[[Connection], Checkpoint], fence: tuple[str, int]) -> Checkpoint:
         """Call with a connection inside a transaction, and commit its SQL together with the checkpoint returned.
@@ -161,6 +164,10 @@ class SqlLedger:
         """Remove what was sent, put back what failed, file what ran out of tries."""
         sheet = outbox.settle(sent, failed, dead, self._is_sqlite)
         self._access.write(sheet.write, durable=bool(dead))
+
+    def health(self) -> Health:
+        """What is late, what is stuck, how long waits last: for the doctor and for whoever watches."""
+        return self._access.ask(lambda c: health(c, self.now(fresh=True)))
 
     def prune(self, intent_ids: Sequence[str]) -> int:
         """Delete ended intents with everything of theirs. Returns how many there were."""
@@ -243,6 +250,9 @@ class SqlLedger:
 
     def prunable(self, ended_before: datetime, limit: int) -> list[Intent]:
         return self._access.ask(lambda c: read.prunable(c, ended_before, limit))
+
+    def count_prunable(self, ended_before: datetime) -> int:
+        return self._access.ask(lambda c: read.count_prunable(c, ended_before))
 
     # -- how ------------------------------------------------------------------------
 
