@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from .. import audit
 from ..errors import StaleChange
-from ..model import Change, Checkpoint, Delivery, Event, LegStatus
+from ..model import Change, Checkpoint, Delivery, Event, Intent, Leg, LegStatus, Wait
 from . import tables
 from .rows import changed, to_row
 
@@ -128,7 +128,7 @@ def _write_intent(connection: Connection, change: Change) -> None:
     done = connection.execute(
         update(tables.intents)
         .where(tables.intents.c.id == intent.id, tables.intents.c.seq == change.before)
-        .values(changed(change.was, intent))
+        .values(_changed(change.was, intent))
     )
     if done.rowcount != 1:
         raise StaleChange(f"intent {intent.id} has moved on from seq {change.before}")
@@ -142,7 +142,7 @@ def _write_legs(connection: Connection, change: Change) -> None:
         done = connection.execute(
             update(tables.legs)
             .where(tables.legs.c.id == leg.id, tables.legs.c.status == was.status.value, tables.legs.c.run == was.run)
-            .values(changed(was, leg))
+            .values(_changed(was, leg))
         )
         if done.rowcount != 1:
             raise StaleChange(f"leg {leg.id} is no longer {was.status.value} at run {was.run}")
@@ -156,7 +156,7 @@ def _write_waits(connection: Connection, change: Change) -> None:
             done = connection.execute(
                 update(tables.waits)
                 .where(tables.waits.c.id == wait.id, tables.waits.c.status == was.status.value)
-                .values(changed(was, wait))
+                .values(_changed(was, wait))
             )
             if done.rowcount != 1:
                 raise StaleChange(f"wait {wait.id} is no longer {was.status.value}")
@@ -171,6 +171,11 @@ def _write_waits(connection: Connection, change: Change) -> None:
                     tables.wait_owners.c.wait_id == wait.id, tables.wait_owners.c.owner.in_(dropped)
                 )
             )
+
+
+def _changed(was: Intent | Leg | Wait, now: Intent | Leg | Wait) -> dict[str, Any]:
+    """The columns to write; where nothing differs, one as it is, for the row must be found unmoved all the same."""
+    return changed(was, now) or {"id": now.id}
 
 
 def _write_early(connection: Connection, change: Change) -> None:
