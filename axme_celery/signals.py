@@ -68,9 +68,9 @@ def connect(axme: Axme) -> None:
         if guards and task.app is axme.app:
             axme.runtime.relay.settled(guards)
 
-    def task_revoked(request: Any = None, expired: bool | None = None, **_: Any) -> None:
-        mark = work.own_header(getattr(request, "request_dict", None))
-        if mark is not None and request.app is axme.app:
+    def task_revoked(sender: Any = None, request: Any = None, expired: bool | None = None, **_: Any) -> None:
+        mark = work.own_header(vars(request))
+        if mark is not None and sender.app is axme.app:
             axme.keeper.revoked(mark["intent"], "it expired before it was run" if expired else "its task was revoked")
 
     def task_unknown(sender: Any = None, message: Any = None, name: str = "", id: str = "", **_: Any) -> None:

@@ -703,7 +703,7 @@ BAD = {
 SIGNATURE = {"task": "somewhere.else", "args": [], "kwargs": {}, "options": {}, "subtask_type": None}
 
 
-@pytest.mark.parametrize("call, words", BAD.values(), ids=BAD.keys())
+@pytest.mark.parametrize(("call", "words"), BAD.values(), ids=BAD.keys())
 def test_a_wait_that_cannot_work_is_refused_and_leaves_nothing_behind(stage, axme, call, words):
     """One clear error that names the argument and the way out; no wait, no notice, no child, and the body goes on."""
     errors = []

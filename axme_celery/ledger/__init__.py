@@ -38,6 +38,7 @@ from ..model import (
 from . import hot, outbox, read, schema, tables
 from .clock import HostClock, LedgerClock
 from .engine import Engines
+from .health import Health, health
 from .write import Sealed, hold_run, insert_checkpoint, landed, seal, write
 
 T = TypeVar("T")
@@ -167,6 +168,10 @@ class SqlLedger:
         """Remove what was sent, put back what failed, file what ran out of tries."""
         self._writing(lambda c: outbox.settle(c, sent, failed, dead), lambda c: False, durable=bool(dead))
 
+    def health(self) -> Health:
+        """What is late, what is stuck, how long waits last: for the doctor and for whoever watches."""
+        return self._reading(lambda c: health(c, self.now(fresh=True)))
+
     def prune(self, intent_ids: Sequence[str]) -> int:
         """Delete ended intents with everything of theirs. Returns how many there were."""
         counted = [0]
@@ -247,6 +252,9 @@ class SqlLedger:
 
     def prunable(self, ended_before: datetime, limit: int) -> list[Intent]:
         return self._reading(lambda c: read.prunable(c, ended_before, limit))
+
+    def count_prunable(self, ended_before: datetime) -> int:
+        return self._reading(lambda c: read.count_prunable(c, ended_before))
 
     # -- how ------------------------------------------------------------------------
 
