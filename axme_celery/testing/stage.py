@@ -20,7 +20,7 @@ from celery import Celery
 from sqlalchemy import Engine, func, select
 
 from ..beats import best_effort, tell_tracker
-from ..deliver import send_all
+from ..deliver import send_all, settle
 from ..durations import Duration, seconds
 from ..errors import BadInput
 from ..extension import Axme
@@ -230,7 +230,7 @@ class Stage:
         self._now += timedelta(seconds=seconds)
 
     def _send(self, deliveries: Sequence[Delivery]) -> None:
-        send_all(self.axme.runtime, self._senders, deliveries)
+        settle(self.axme.runtime, send_all(self.axme.runtime, self._senders, deliveries))
 
 
 class _Relay:
