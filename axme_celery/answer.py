@@ -21,7 +21,7 @@ def answer(rt: Runtime, wait: str, outcome: str, *, by: str, comment: str | None
     """
     if not isinstance(by, str) or not by.strip():
         raise BadInput("by is empty; say who answers")
-    wait_id = _human_wait(rt, wait)
+    wait_id = human_wait(rt, wait)
     answered: list[Intent] = []
 
     def decide() -> Sequence[Change]:
@@ -154,8 +154,11 @@ def _close_tool_wait(
     carry_out(rt, decide)
 
 
-def _human_wait(rt: Runtime, wait_or_intent: str) -> str:
-    """The wait's id; for an intent's id, that of its one open human wait."""
+def human_wait(rt: Runtime, wait_or_intent: str) -> str:
+    """The wait's id; for an intent's id, that of its one open human wait, or of the last one when none is open.
+
+    Raises NotFound, BadInput for an intent that waits for no person, or for several times one.
+    """
     if rt.ledger.wait(wait_or_intent) is not None:
         return wait_or_intent
     intent = rt.ledger.intent(wait_or_intent)
@@ -199,5 +202,5 @@ def _fitting(rt: Runtime, wait: Wait, outcome: str, comment: str | None, data: A
 
 
 __all__ = [
-    "answer", "child_ended", "complete_tool", "heartbeat_tool", "match_early", "poll_answered",
+    "answer", "child_ended", "complete_tool", "heartbeat_tool", "human_wait", "match_early", "poll_answered",
 ]  # fmt: skip

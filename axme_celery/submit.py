@@ -144,6 +144,11 @@ def replay(rt: Runtime, id: str, *, by: str | None) -> Intent:
     Raises NotFound, IntentEnded for a completed one, BadInput for one that is still open.
     """
     letter = rt.ledger.dead_letter(id)
+    if letter is not None and letter.kind == "delivery":
+        raise BadInput(
+            f"dead letter {id} is of a delivery that could not be sent ({letter.code}), not of work that could not go on; "
+            f"discard it, or replay its intent {letter.intent_id} by that id if it has failed too"
+        )
     intent = _known(rt, letter.intent_id if letter is not None else id)
     if intent.status is Status.COMPLETED:
         raise IntentEnded(intent.id, intent.status.value, intent.ended_at)

@@ -288,7 +288,7 @@ def _wait(
         if isinstance(entry, Wait):
             leg.show_waiting()
             _come_to_rest(leg, lambda on: (entry, None))
-            raise Suspended(f"leg {leg.leg.id} still waits: {entry.title}")
+            raise leg.leaves(Suspended(f"leg {leg.leg.id} still waits: {entry.title}"))
         leg.before_new(key)
         leg.show_waiting()
         wait_id = rt.new_id()
@@ -309,14 +309,14 @@ def _wait(
 
         _come_to_rest(leg, opened)
     except StaleChange:
-        raise lost(leg.leg) from None
+        raise leg.leaves(lost(leg.leg)) from None
     except LedgerUnavailable as away:
-        raise LeaseLost(f"{title!r} could not be waited for: {away}") from away
+        raise leg.leaves(LeaseLost(f"{title!r} could not be waited for: {away}")) from away
     if kind is WaitKind.TOOL:
         # An answer may have come early. Whoever of it and this wait was committed second sees the other.
         assert tool is not None and job_id is not None
         match_early(rt, tool, job_id)
-    raise Suspended(f"leg {leg.leg.id} waits: {title}")
+    raise leg.leaves(Suspended(f"leg {leg.leg.id} waits: {title}"))
 
 
 def _come_to_rest(leg: RunningLeg, opened: Callable[[lifecycle.Occasion], tuple[Wait, Change | None]]) -> None:

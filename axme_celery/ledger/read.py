@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, literal_column, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, literal_column, or_, select, tuple_
 
 from ..model import (
     Checkpoint,
@@ -230,12 +230,16 @@ def unstarted_legs(c: Connection, until: datetime, limit: int) -> list[Leg]:
 
 def prunable(c: Connection, ended_before: datetime, limit: int) -> list[Intent]:
     """Intents that ended long ago and still have nothing to send and no open dead letter."""
+    query = select(*columns(Intent)).where(_may_go(ended_before)).order_by(t.intents.c.ended_at).limit(limit)
+    return _all(c, Intent, query)
+
+
+def count_prunable(c: Connection, ended_before: datetime) -> int:
+    """How many ``prunable`` there are."""
+    return int(c.scalar(select(func.count()).select_from(t.intents).where(_may_go(ended_before))) or 0)
+
+
+def _may_go(ended_before: datetime) -> ColumnElement[bool]:
     undelivered = exists().where(t.outbox.c.intent_id == t.intents.c.id)
     open_letter = exists().where(t.dead_letters.c.intent_id == t.intents.c.id, t.dead_letters.c.state == "OPEN")
-    query = (
-        select(*columns(Intent))
-        .where(t.intents.c.ended_at < ended_before, ~undelivered, ~open_letter)
-        .order_by(t.intents.c.ended_at)
-        .limit(limit)
-    )
-    return _all(c, Intent, query)
+    return and_(t.intents.c.ended_at < ended_before, ~undelivered, ~open_letter)
