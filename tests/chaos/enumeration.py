@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from . import injector, witness
 from .checker import Finding, Rule, check, coverage, extra_executions
@@ -119,7 +118,9 @@ class Lane:
                 break
             outcome.kills += 1
         else:
-            outcome.findings.append(str(Finding(Rule.LOST, "", f"{MOST_PROCESSES} processes died and it has not ended")))
+            outcome.findings.append(
+                str(Finding(Rule.LOST, "", f"{MOST_PROCESSES} processes died and it has not ended"))
+            )
         outcome.points, outcome.hit, outcome.places = self.control.count, self.control.hit, self.control.places()
         if self._verdict.exists():
             said = json.loads(self._verdict.read_text())
@@ -223,7 +224,9 @@ def _late(case: Case, swept: dict[str, int], passed_seconds: float) -> list[Find
     # A message may be lost only where the broker had handed it out, acknowledged, to a process that was killed.
     lossy = not case.variant.acks_late and (any(f.mode.kills for f in case.faults) or case.kind == "poison")
     if swept.get("resent") and not lossy:
-        found.append(Finding(Rule.LATE, "", f"it was published again after {REQUEUE_SECONDS} s, and no message was lost"))
+        found.append(
+            Finding(Rule.LATE, "", f"it was published again after {REQUEUE_SECONDS} s, and no message was lost")
+        )
     return found
 
 
@@ -332,5 +335,3 @@ def places_hit(figures: Figures) -> str:
 
 
 __all__ = ["Case", "Figures", "Lane", "Outcome", "every_point", "first_faults", "random_cases"]
-
-Any

@@ -142,7 +142,9 @@ def _place() -> str:
         frame = frame.f_back  # type: ignore[assignment]
     stores = ("ledger", "tracker")
     parts = [next((f"{m}.{f}" for m, f in found if m.startswith("tracker") and not f.startswith("_")), "")]
-    parts.append(next((f"{m}.{f}" for m, f in found if not m.startswith((*stores, "beats")) and f != "decide"), "the test"))
+    parts.append(
+        next((f"{m}.{f}" for m, f in found if not m.startswith((*stores, "beats")) and f != "decide"), "the test")
+    )
     return " ".join(part for part in parts if part)
 
 
@@ -196,9 +198,7 @@ def _connect_watched(dialect: Any, record: Any, arguments: Any, options: dict[st
         options.setdefault("factory", WatchedSqlite)
 
 
-def _before_statement(
-    connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
-) -> None:
+def _before_statement(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
     """SQLAlchemy's statements that commit by themselves: PostgreSQL in AUTOCOMMIT."""
     if _control is None or not getattr(cursor.connection, "autocommit", False) or not _writes(statement):
         return

@@ -23,8 +23,9 @@ from sqlalchemy import delete, func, select
 
 from axme_celery import Axme, extension
 from axme_celery.deliver import send_all
-from axme_celery.ledger import SqlLedger, schema, tables
+from axme_celery.ledger import SqlLedger
 from axme_celery.ledger.engine import Engines
+from axme_celery.ledger.migrate import upgrade
 from axme_celery.model import Change, Delivery
 from axme_celery.ports import Runtime
 from axme_celery.relay import HORIZON_SECONDS
@@ -190,11 +191,10 @@ class World:
 
     def make_ledger(self) -> None:
         """Create the tables. In a child: this opens connections."""
+        upgrade(self.ledger_url)
         ledger = SqlLedger(self.ledger_url)
         with ledger.engines.connect() as connection, connection.begin():
-            tables.metadata.create_all(connection)
             reference.bookings.create(connection)
-            schema.stamp(connection)
         ledger.close()
         if self.is_sqlite:
             shutil.copy(self._database, self._pristine)
