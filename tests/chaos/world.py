@@ -23,7 +23,7 @@ from sqlalchemy import delete, func, select
 
 from axme_celery import Axme, extension
 from axme_celery.deliver import send_all
-from axme_celery.ledger import SqlLedger
+from axme_celery.ledger import SqlLedger, tables
 from axme_celery.ledger.engine import Engines
 from axme_celery.ledger.migrate import upgrade
 from axme_celery.model import Change, Delivery
