@@ -187,14 +187,16 @@ class SqlLedger:
     def intent(self, intent_id: str) -> Intent | None:
         return self._reading(lambda c: read.intent(c, intent_id))
 
-    def intent_by_key(self, key: str) -> Intent | None:
-        return self._reading(lambda c: read.intent_by_key(c, key))
+    def intent_by_key(self, key: str, connection: Connection | None = None) -> Intent | None:
+        return self._reading(lambda c: read.intent_by_key(c, key), connection)
 
     def intents(self, filters: JsonDict, after: tuple[datetime, str] | None, limit: int) -> list[Intent]:
         return self._reading(lambda c: read.intents(c, filters, after, limit))
 
-    def leg_record(self, leg_id: str, *, history: bool = True) -> LegRecord | None:
-        return self._reading(lambda c: read.leg_record(c, leg_id, history=history))
+    def leg_record(
+        self, leg_id: str, *, history: bool = True, connection: Connection | None = None
+    ) -> LegRecord | None:
+        return self._reading(lambda c: read.leg_record(c, leg_id, history=history), connection)
 
     def legs(self, intent_id: str) -> list[Leg]:
         return self._reading(lambda c: read.legs(c, intent_id))
@@ -335,9 +337,10 @@ class SqlLedger:
                 if unknown and self._reading(landed_before):
                     return
 
-    def _reading(self, ask: Callable[[Connection], T]) -> T:
+    def _reading(self, ask: Callable[[Connection], T], connection: Connection | None = None) -> T:
+        """Ask; with ``connection`` as the caller's own transaction sees it."""
         self._prepare()
-        return self._asking(ask)
+        return self._asking(ask) if connection is None else ask(connection)
 
     def _asking(self, ask: Callable[[Connection], T]) -> T:
         """Ask in autocommit; again on a new connection if the old one turns out to be dead."""
