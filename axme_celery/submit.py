@@ -87,7 +87,9 @@ def _decide_all(
             decided.append((known, None))
             continue
         leg_id = submission.work.leg_id
-        namesake = made_legs.get(leg_id) or _by_leg(rt, submission.work, connection)
+        namesake = made_legs.get(leg_id)
+        if namesake is None and submission.work.named:
+            namesake = rt.ledger.intent_of_leg(leg_id, connection)
         if namesake is not None:
             if namesake.work_hash != submission.work.work_hash:
                 raise KeyConflict(leg_id, namesake.id)
@@ -100,12 +102,6 @@ def _decide_all(
             made[key] = change.intent
         decided.append((change.intent, change))
     return decided
-
-
-def _by_leg(rt: Runtime, work: Work, connection: Any) -> Intent | None:
-    """The intent that has a leg of this id already, where the caller chose the id."""
-    record = rt.ledger.leg_record(work.leg_id, history=False, connection=connection) if work.named else None
-    return None if record is None else record.intent
 
 
 def _new(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> Change:

@@ -54,7 +54,9 @@ def health(c: Connection, now: datetime) -> Health:
     ).first()  # fmt: skip
     oldest = c.scalar(select(func.min(waits.opened_at)).where(is_open))
     newest = select(intents.id).order_by(intents.created_at.desc()).limit(RECENT)
-    workers = c.scalars(select(t.legs.c.worker).where(t.legs.c.intent_id.in_(newest), t.legs.c.worker.is_not(None)).distinct())
+    workers = c.scalars(
+        select(t.legs.c.worker).where(t.legs.c.intent_id.in_(newest), t.legs.c.worker.is_not(None)).distinct()
+    )
     return Health(
         open_intents=count(t.intents, intents.ended_at.is_(None)),
         overdue_seconds=max(late(first_due), late(first_deadline)),

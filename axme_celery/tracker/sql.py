@@ -38,11 +38,7 @@ class SqlTracker:
     Every method raises TrackerUnavailable, and nothing else, when the database cannot be reached or refuses.
     """
 
-    def __init__(
-        self,
-        engine_source: Callable[[], Engine],
-        clock: Clock | None = None,
-    ) -> None:
+    def __init__(self, engine_source: Callable[[], Engine], clock: Clock | None = None) -> None:
         self._engine_source = engine_source
         self._clock = clock
         self._last_listen = _LastListen()

@@ -19,6 +19,8 @@ class Client:
 
     def __init__(self, axme: Any) -> None:
         self._axme = axme
+        #: How the last call ended: ok, fail or info.
+        self.last = ""
 
     def submit(self, work: Any, *, key: str, **how: Any) -> Any:
         """The intent's handle; None when it is not known whether there is one."""
@@ -41,14 +43,17 @@ class Client:
 
     def _call(self, op: str, asked: dict[str, Any], ask: Callable[[], Any]) -> Any:
         line = {"op": op, "id": uuid.uuid4().hex[:12], **asked}
+        self.last = "info"
         note("invoke", **line)
         try:
             told = ask()
         except REFUSALS as refusal:
+            self.last = "fail"
             note("fail", **line, why=type(refusal).__name__)
             return None
         except Exception as trouble:
             note("info", **line, why=f"{type(trouble).__name__}: {trouble}"[:300])
             return None
+        self.last = "ok"
         note("ok", **line, **({"intent": told.id} if op in ("submit", "answer") else {}))
         return told

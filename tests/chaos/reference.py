@@ -38,6 +38,10 @@ KILLED = 137
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def linger() -> None:
+    """How long a step takes: no time, unless whoever runs the reference intents puts something else here."""
+
+
 def witnessed(fn: F) -> F:
     """A step's function that says when it starts and when it returns."""
 
@@ -46,6 +50,7 @@ def witnessed(fn: F) -> F:
         now = current_step()
         where = {"intent": current_intent().id, "step": now.name, "nth": now.nth, "run": now.run}
         note("S", **where, attempt=now.attempt)
+        linger()
         value = fn(*args)
         note("E", **where, value=digest(value))
         return value

@@ -144,7 +144,7 @@ class Project:
             timeout=SECONDS, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         printed = done.stdout + done.stderr
-        should_fail = any(line.startswith("Error") for line in shown)
+        should_fail = any(line.startswith(("Error", "PROBLEM")) for line in shown)
         if (done.returncode != 0) != should_fail:
             raise PageIsWrong(f"{where}: {command}\nended with {done.returncode} and\n{printed}\n{self._logs()}")
         missing = self._ids.missing(shown, printed)
