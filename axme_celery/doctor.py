@@ -114,7 +114,9 @@ def diagnose(facts: Facts) -> list[Finding]:
 def settings(facts: Facts) -> Finding | None:
     """The axme_* settings can be read."""
     if facts.settings_error is not None:
-        return Finding(Level.PROBLEM, "settings", facts.settings_error, "correct it; nothing of this extension runs before")
+        return Finding(
+            Level.PROBLEM, "settings", facts.settings_error, "correct it; nothing of this extension runs before"
+        )
     return Finding(Level.OK, "settings", "every axme_* setting is known and in range")
 
 
@@ -187,7 +189,9 @@ def results(facts: Facts) -> Finding | None:
     backend, expires = facts.result_backend, facts.result_expires_seconds
     if backend is None:
         return Finding(
-            Level.OK, "results", "no result backend: AsyncResult.get() cannot wait; intents keep their results in the ledger"
+            Level.OK,
+            "results",
+            "no result backend: AsyncResult.get() cannot wait; intents keep their results in the ledger",
         )
     if backend.startswith("rpc"):
         return Finding(

@@ -104,9 +104,7 @@ def axme() -> None:
     """Celery's own command line brings the project's app."""
 
 
-@click.group(
-    cls=Verbs, name="axme-celery", help=HELP, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.group(cls=Verbs, name="axme-celery", help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "-A",
     "--app",

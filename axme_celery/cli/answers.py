@@ -20,7 +20,9 @@ NO = ("rejected", "denied", "declined", "failed")
 
 
 @click.command(short_help="List the open waits of people.")
-@click.option("--owner", "owners", multiple=True, metavar="NAME", help="A person or group; may be several. All, if none.")
+@click.option(
+    "--owner", "owners", multiple=True, metavar="NAME", help="A person or group; may be several. All, if none."
+)
 @limit_option(50)
 @json_option
 @with_axme

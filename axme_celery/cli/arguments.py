@@ -26,7 +26,9 @@ class JsonValue(click.ParamType):  # type: ignore[type-arg]  # generic in the ne
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            self.fail(f"this is no JSON ({error}); text needs double quotes, within the shell's own: '\"text\"'", param, ctx)
+            self.fail(
+                f"this is no JSON ({error}); text needs double quotes, within the shell's own: '\"text\"'", param, ctx
+            )
 
 
 class DurationValue(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only

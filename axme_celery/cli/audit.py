@@ -90,7 +90,11 @@ def export(axme: Axme, form: str, intent_ids: tuple[str, ...], since: float | da
     ledger = axme.runtime.ledger
     if isinstance(since, float):
         since = ledger.now(fresh=True) - timedelta(seconds=since)
-    rows = (documents.record(event) for intent in _intents(ledger, intent_ids, since) for event in _events(ledger, intent.id))
+    rows = (
+        documents.record(event)
+        for intent in _intents(ledger, intent_ids, since)
+        for event in _events(ledger, intent.id)
+    )
     if form == "csv":
         writer = csv.writer(sys.stdout)
         writer.writerow(COLUMNS)

@@ -53,7 +53,16 @@ def dev(
     worker += ["-c", str(concurrency)] if concurrency else []
     worker += ["-P", pool] if pool else []
     with tempfile.TemporaryDirectory(prefix="axme-dev-") as folder, Crew() as crew:
-        beat = [*celery, "beat", "-l", loglevel, "-s", str(Path(folder, "schedule")), "--pidfile", str(Path(folder, "pid"))]
+        beat = [
+            *celery,
+            "beat",
+            "-l",
+            loglevel,
+            "-s",
+            str(Path(folder, "schedule")),
+            "--pidfile",
+            str(Path(folder, "pid")),
+        ]
         crew.start("worker", [*worker, *worker_arguments])
         crew.start("beat", beat)
         ended = crew.watch()

@@ -73,14 +73,18 @@ def submit(
     from ..errors import BadInput
 
     if not isinstance(args, list) or not isinstance(kwargs, dict):
-        raise click.UsageError("--args is a JSON list and --kwargs a JSON object: --args '[1, 2]' --kwargs '{\"x\": 3}'")
+        raise click.UsageError(
+            "--args is a JSON list and --kwargs a JSON object: --args '[1, 2]' --kwargs '{\"x\": 3}'"
+        )
     if timeout is not None and not wait:
         raise click.UsageError("--timeout belongs to --wait")
     axme.app.loader.import_default_modules()
     if task not in axme.app.tasks and not unregistered:
         raise BadInput(_unknown_task(task, list(axme.app.tasks)))
     options = {"countdown": countdown, "queue": queue}
-    signature = axme.app.signature(task, args=args, kwargs=kwargs, **{k: v for k, v in options.items() if v is not None})
+    signature = axme.app.signature(
+        task, args=args, kwargs=kwargs, **{k: v for k, v in options.items() if v is not None}
+    )
     try:
         intent = axme.submit(
             signature, key=key, type=type, payload=payload, deadline=deadline, requester=requester,
@@ -192,7 +196,9 @@ def replay(axme: Axme, id: str, by: str, as_json: bool) -> None:
 
 @click.command(short_help="Start a new intent from another's recorded work, up to a step.")
 @click.argument("intent_id", metavar="ID")
-@click.option("--before", required=True, metavar="STEP", help='A step or wait: "name", or "name#2" for its second call.')
+@click.option(
+    "--before", required=True, metavar="STEP", help='A step or wait: "name", or "name#2" for its second call.'
+)
 @by_option
 @json_option
 @with_axme

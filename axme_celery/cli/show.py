@@ -42,9 +42,7 @@ def show(axme: Axme, intent_id: str, limit: int, as_json: bool) -> None:
                 **documents.intent(intent, whole=True),
                 "legs": [documents.leg(one, progress.get(one.id)) for one in legs],
                 "steps": [documents.step(one, codec) for one in steps],
-                "waits": [
-                    {**documents.record(one), "data": documents.stored(one.data, codec)} for one in waits
-                ],
+                "waits": [{**documents.record(one), "data": documents.stored(one.data, codec)} for one in waits],
                 "events": [documents.record(one) for one in events],
             }
         )
@@ -52,7 +50,9 @@ def show(axme: Axme, intent_id: str, limit: int, as_json: bool) -> None:
     now = axme.runtime.ledger.now(fresh=True)
     print_facts(_facts(intent, now))
     print_heading("LEGS")
-    print_table(("LEG", "TASK", "STATUS", "RUN", "ATTEMPTS", "WORKER", "PROGRESS"), (_leg(x, progress) for x in legs), "none")
+    print_table(
+        ("LEG", "TASK", "STATUS", "RUN", "ATTEMPTS", "WORKER", "PROGRESS"), (_leg(x, progress) for x in legs), "none"
+    )
     for leg in legs:
         if leg.parked:
             click.echo(f"parked: {text_of(leg.parked)}")
@@ -119,7 +119,13 @@ def _wait(wait: Wait) -> tuple[object, ...]:
 def _event(event: Event) -> tuple[object, ...]:
     status = status_of(event.status, event.waiting_reason)
     details = " ".join(f"{name}={_json(value)}" for name, value in event.details.items())
-    return event.seq, event.at, f"{event.type.removeprefix('intent.')} ({status})", event.actor, shortened(details, LONGEST)
+    return (
+        event.seq,
+        event.at,
+        f"{event.type.removeprefix('intent.')} ({status})",
+        event.actor,
+        shortened(details, LONGEST),
+    )
 
 
 def _count(name: str, things: list[Any], limit: int) -> str:

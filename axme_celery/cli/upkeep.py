@@ -97,4 +97,6 @@ def prune(axme: Axme, older_than: float | None, dry_run: bool, as_json: bool) ->
     if as_json:
         print_json({"ended_before": before, "pruned": 0 if dry_run else count, "prunable": count if dry_run else 0})
     else:
-        click.echo(f"{count} intents {'would be' if dry_run else 'were'} deleted that ended before {before:%Y-%m-%d %H:%M}Z")
+        click.echo(
+            f"{count} intents {'would be' if dry_run else 'were'} deleted that ended before {before:%Y-%m-%d %H:%M}Z"
+        )

@@ -63,9 +63,7 @@ def repeat(
     kept_waits = tuple(
         (
             None,
-            replace(
-                w, id=on.new_id(), intent_id=intent.id, leg_id=leg.id, run=0, tool=None, job_id=None, due_at=None
-            ),
+            replace(w, id=on.new_id(), intent_id=intent.id, leg_id=leg.id, run=0, tool=None, job_id=None, due_at=None),
         )
         for w in waits
         if w.status is not WaitStatus.OPEN and (upto is None or w.position < upto)

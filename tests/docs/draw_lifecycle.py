@@ -46,7 +46,7 @@ def moves() -> str:
                 lines.append(f"    {status} --> {to}: {event}")
     open_ones = [status for status, leads in MOVES.items() if leads]
     assert all(ends <= set(MOVES[status]) for status in open_ones), "the drawing says that every open status may end"
-    lines += [f"    state \"{', '.join(open_ones)}\" as open"]
+    lines += [f'    state "{", ".join(open_ones)}" as open']
     for event in ("intent.failed", "intent.canceled", "intent.timed_out"):
         lines.append(f"    open --> {MOVES[open_ones[0]][event]}: {event}")
     return "\n".join([*lines, "```"])

@@ -111,7 +111,12 @@ def _methods(owner: str, of: type, properties: tuple[str, ...] = ()) -> Iterator
     for name, value in vars(of).items():
         if name in properties:
             yield f"#### `{owner}.{name}`\n\n{_text(value.__doc__)}"
-        elif inspect.isfunction(value) and not name.startswith("_") and name not in _INNER and value.__doc__:
+        elif (
+            inspect.isfunction(value)
+            and not name.startswith("_")
+            and value.__doc__
+            and not (of is axme_celery.Axme and name in _INNER)
+        ):
             yield _entry(f"{owner}.{name}", value)
 
 

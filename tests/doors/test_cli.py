@@ -70,8 +70,10 @@ def test_both_command_lines_refuse_alike(desk):
     celerys = call(*CELERY, "axme", "show", "x", **desk_environment(desk))
 
     assert (ours.returncode, celerys.returncode) == (3, 3)
-    assert ours.stderr == celerys.stderr == (
-        "Error: no intent x in this ledger; check the id, and that this process uses the same axme_ledger_url\n"
+    assert (
+        ours.stderr
+        == celerys.stderr
+        == ("Error: no intent x in this ledger; check the id, and that this process uses the same axme_ledger_url\n")
     )
 
 

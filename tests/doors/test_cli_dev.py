@@ -27,7 +27,9 @@ class Running:
         self._reader = threading.Thread(target=lambda: self._said.extend(iter(self.process.stdout.readline, "")))  # type: ignore
         self._reader.start()
         until(lambda: "beat is process" in self.said, "word of both processes")
-        self.worker, self.beat = (int(re.search(rf"{name} is process (\d+)", self.said)[1]) for name in ("worker", "beat"))
+        self.worker, self.beat = (
+            int(re.search(rf"{name} is process (\d+)", self.said)[1]) for name in ("worker", "beat")
+        )
         for pid in (self.worker, self.beat):
             janitor.promise_server(pid, signal.SIGTERM, desk.folder / "nothing")
         until(lambda: " ready." in self.said, "worker")

@@ -52,7 +52,10 @@ def test_sweep_does_what_is_due_and_says_what(desk):
     """An intent whose deadline has passed ends, without beat or worker."""
     intent = desk.submit("doors.add", 1, 2, deadline="1ms")
 
-    until(lambda: "timers 1" in desk.run("sweep").stdout or intent.refresh().status == "TIMED_OUT", "sweep of the deadline")
+    until(
+        lambda: "timers 1" in desk.run("sweep").stdout or intent.refresh().status == "TIMED_OUT",
+        "sweep of the deadline",
+    )
 
     assert intent.refresh().status == "TIMED_OUT"
     assert desk.json("sweep").keys() <= {"refilled"}

@@ -125,7 +125,11 @@ def test_a_terminal_that_cannot_redraw_gets_lines(served):
 
 @pytest.mark.parametrize(
     ("done", "total", "bar"),
-    [(0, 4, "[........................] 0/4"), (2, 4, "[############............] 2/4"), (9, 4, "[" + "#" * 24 + "] 9/4")],
+    [
+        (0, 4, "[........................] 0/4"),
+        (2, 4, "[############............] 2/4"),
+        (9, 4, "[" + "#" * 24 + "] 9/4"),
+    ],
 )
 def test_a_bar_is_as_long_as_the_share_that_is_done(done, total, bar):
     """Never longer than its frame."""

@@ -131,7 +131,9 @@ def test_what_does_not_apply_is_not_mentioned():
         tracker_eviction=None,
     ))}  # fmt: skip
 
-    assert told.isdisjoint({"visibility timeout", "broker memory", "tracker memory", "hosts", "lease", "eager", "parked"})
+    assert told.isdisjoint(
+        {"visibility timeout", "broker memory", "tracker memory", "hosts", "lease", "eager", "parked"}
+    )
 
 
 def test_an_unreachable_ledger_is_said_once():

@@ -30,7 +30,8 @@ def _human(stage, intent):
     from .harness import until
 
     return until(
-        lambda: next((w for w in intent.waits() if w.kind == "HUMAN" and w.status == "OPEN"), None), "question to people"
+        lambda: next((w for w in intent.waits() if w.kind == "HUMAN" and w.status == "OPEN"), None),
+        "question to people",
     )
 
 
