@@ -195,7 +195,6 @@ def _paragraph(text: str) -> str:
         return _plain(text)
     items: list[str] = []
     for line in lines:
-        # One line may hold two: "timeout: give up after this long. heartbeat: give up when ..."
         if found := _ITEM.match(line):
             names = ", ".join(f"`{name}`" for name in found["names"].split(", "))
             items.append(f"- {names}: {found['text']}")
