@@ -40,7 +40,9 @@ class PageIsWrong(AssertionError):
 class Project:
     """Where one page is carried out."""
 
-    def __init__(self, folder: Path, addresses: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, addresses: Mapping[str, str], environment: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self._addresses = addresses
         self._ids = Ids()
@@ -52,6 +54,7 @@ class Project:
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "COLUMNS": "200",
+            **(environment or {}),
         }
 
     def carry_out(self, page: Iterable[Block]) -> None:
