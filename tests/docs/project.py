@@ -75,11 +75,7 @@ class Project:
             self._session.kill()
             self._session.wait()
         for server in self._servers:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGTERM)
-        for server in self._servers:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(5)
+            # The whole of it at once, beat and pool too: nothing of it is needed any more.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
             server.wait()

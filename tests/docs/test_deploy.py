@@ -43,7 +43,14 @@ $ {SERVICES["worker"]["command"]}
 $ {beat}
 $ axme-celery -A proj submit proj.greet --args '["Ana"]'
 0192f0c1-7a51-7c7e-9d4e-0a3f5c1d2b3e
-$ for n in $(seq 100); do axme-celery -A proj inbox | grep -q Hello && break; sleep 0.1; done
+```
+<!-- python
+import time
+from proj import axme
+while not any(intent.waiting_reason for intent in axme.intents()):
+    time.sleep(0.05)
+-->
+```console
 $ axme-celery -A proj approve 0192f0c1-7a51-7c7e-9d4e-0a3f5c1d2b3e --by ana
 $ axme-celery -A proj watch 0192f0c1-7a51-7c7e-9d4e-0a3f5c1d2b3e --timeout 30s
 $ sleep 1.5; axme-celery -A proj doctor
