@@ -80,7 +80,10 @@ def run_demo(
 
                 holds = Story(place, crew, narrator, terminal=None if yes else sys.stdin).tell(_month())
             except Exception:
-                _show_logs(crew, narrator)
+                # Before there are workers, the error itself says everything; there is nothing to look into.
+                failed = WORKERS[0] in crew.names
+                if failed:
+                    _show_logs(crew, narrator)
                 raise
             failed = not holds
     except KeyboardInterrupt:

@@ -138,9 +138,9 @@ def test_a_ledger_in_which_something_is_under_way_is_refused(tmp_path):
 
     intent = Axme(app).submit(theirs.s())
 
-    done = run("--broker", "filesystem", "--ledger", ledger)
+    done = run("--broker", "filesystem", "--ledger", ledger, env={**os.environ, "TMPDIR": str(tmp_path)})
 
-    assert done.returncode == 1
+    assert done.returncode == 1 and list(tmp_path.glob("axme-demo-*")) == []
     assert intent.id in done.stderr and "a database of its own" in done.stderr
     assert intent.refresh().status == "SUBMITTED"
     app.axme.cancel(intent.id, "the test is over")
