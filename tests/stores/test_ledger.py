@@ -152,7 +152,9 @@ def test_a_change_of_a_leg_at_another_run_is_refused(ledger: SqlLedger) -> None:
     assert one.intent is not None or one.events == ()
     ledger.commit(one)
 
-    assert f"leg {wait.leg_id} is no longer QUEUED at run 2" in refused(ledger, wait.intent_id, replace(two, intent=None))
+    assert f"leg {wait.leg_id} is no longer QUEUED at run 2" in refused(
+        ledger, wait.intent_id, replace(two, intent=None)
+    )
 
 
 def test_an_answer_to_a_wait_that_was_closed_is_refused(ledger: SqlLedger) -> None:
@@ -458,7 +460,9 @@ def test_many_changes_at_once_and_single_ones_never_block_each_other_for_good(le
 
     def sweep(order: int) -> None:
         while True:
-            records = [r for r in ledger.wait_records([w.id for w in waits][::order]) if r.wait.status is WaitStatus.OPEN]
+            records = [
+                r for r in ledger.wait_records([w.id for w in waits][::order]) if r.wait.status is WaitStatus.OPEN
+            ]
             fired = [lifecycle.fire(r, ahead=timedelta(0), on=occasion(ledger)) for r in records]
             try:
                 ledger.commit(*(change for change in fired if change is not None))
@@ -779,7 +783,8 @@ def test_dead_letters_are_paged_newest_first(ledger: SqlLedger) -> None:
     """All, or those in one state."""
     intent_id = submitted(ledger).intent.id
     letters = [
-        DeadLetter(id=uuid7(), kind="leg", intent_id=intent_id, code="x", reason=str(n), at=ledger.now()) for n in range(5)
+        DeadLetter(id=uuid7(), kind="leg", intent_id=intent_id, code="x", reason=str(n), at=ledger.now())
+        for n in range(5)
     ]
     ledger.commit(Change(dead=tuple(letters)))
     ledger.commit(Change(closes=((letters[4].id, "DISCARDED", None, "ana"),)))
@@ -825,7 +830,9 @@ def test_running_tells_which_leases_are_still_of_the_running_run(ledger: SqlLedg
     assert ledger.running([], 10) == []
 
 
-def test_legs_nobody_started_are_found_when_their_message_has_left_the_outbox(clock: MovedClock, ledger_url: str) -> None:
+def test_legs_nobody_started_are_found_when_their_message_has_left_the_outbox(
+    clock: MovedClock, ledger_url: str
+) -> None:
     """What is still in the outbox is not lost yet; what was claimed is not lost either."""
     ledger = SqlLedger(ledger_url, clock=clock)
     lost, pending, claimed = (new_intent(ledger) for _ in range(3))
