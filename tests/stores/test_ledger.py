@@ -485,7 +485,7 @@ def test_many_changes_at_once_and_single_ones_never_block_each_other_for_good(le
             one.result(60)
 
     for wait in waits:
-        assert [w.status for w in ledger.waits(wait.intent_id)][0] in {WaitStatus.ANSWERED, WaitStatus.EXPIRED}
+        assert next(w.status for w in ledger.waits(wait.intent_id)) in {WaitStatus.ANSWERED, WaitStatus.EXPIRED}
         assert len([e for e in ledger.events(wait.intent_id) if e.type == "intent.in_progress"]) == 2
 
 
