@@ -13,6 +13,7 @@ import hmac
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC
 
 from .model import Event, Intent
 
@@ -36,7 +37,11 @@ def seal_all(events: Iterable[Event], head: str, key: bytes | None) -> tuple[Eve
 
 
 def verify(intent: Intent, events: Iterable[Event], key: bytes | None) -> str | None:
-    """What is wrong with an intent's history, naming the first bad event; None when it holds."""
+    """What is wrong with an intent's history, naming the first bad event; None when it holds.
+
+    With a key its end must have been sealed with it. What was written before there was a key is then vouched for by
+    what came after, for each link covers all before it.
+    """
     head, seq = GENESIS, 0
     for event in events:
         seq += 1
@@ -44,21 +49,29 @@ def verify(intent: Intent, events: Iterable[Event], key: bytes | None) -> str | 
             return f"event {seq} of intent {intent.id} is missing (found seq {event.seq} in its place)"
         if event.prev_hash != head:
             return f"event {seq} of intent {intent.id} does not follow the one before it"
-        if not hmac.compare_digest(event.hash, _digest(event, head, _key_of(event, key))):
+        if _is_keyed(event.hash) and key is None:
+            return f"event {seq} of intent {intent.id} was sealed with a key; give axme_secret_key to check it"
+        if _is_keyed(head) and not _is_keyed(event.hash):
+            return f"event {seq} of intent {intent.id} was sealed without the key that those before it were sealed with"
+        expected = _digest(event, head, key if _is_keyed(event.hash) else None)
+        if not hmac.compare_digest(event.hash.encode(), expected.encode()):
             return f"event {seq} ({event.type}) of intent {intent.id} was altered after it was written"
         head = event.hash
     if intent.seq != seq:
         return f"intent {intent.id} is at seq {intent.seq} but its history ends at {seq}: the tail is missing"
     if intent.head_hash != head:
         return f"intent {intent.id} names another last event than its history has"
+    if key is not None and seq and not _is_keyed(head):
+        return (
+            f"event {seq} of intent {intent.id} was sealed without the key: before axme_secret_key was set, "
+            f"or since then by someone who does not have it"
+        )
     return None
 
 
-def _key_of(event: Event, key: bytes | None) -> bytes | None:
-    # "h:" marks a chain link made with a key; without one anybody may check it.
-    if event.hash.startswith("h:"):
-        return key if key is not None else b""
-    return None
+def _is_keyed(sealed: str) -> bool:
+    # "h:" marks a link made with a key; without one anybody may check it.
+    return sealed.startswith("h:")
 
 
 def _digest(event: Event, prev_hash: str, key: bytes | None) -> str:
@@ -70,7 +83,7 @@ def _digest(event: Event, prev_hash: str, key: bytes | None) -> str:
             event.type,
             event.status.value,
             event.waiting_reason,
-            event.at.isoformat(),
+            event.at.astimezone(UTC).isoformat(),
             event.actor,
             event.leg_id,
             event.details,

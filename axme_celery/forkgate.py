@@ -24,7 +24,8 @@ class ForkGate:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._held_for_fork = False
+        #: Threads that hold the gate for a fork of theirs. Two may fork at once, and one may have given up waiting.
+        self._forking: set[int] = set()
         _gates.add(self)
 
     def __enter__(self) -> None:
@@ -36,17 +37,18 @@ class ForkGate:
         self._lock.release()
 
     def _before(self) -> None:
-        self._held_for_fork = self._lock.acquire(timeout=PATIENCE_SECONDS)
+        if self._lock.acquire(timeout=PATIENCE_SECONDS):
+            self._forking.add(threading.get_ident())
 
     def _after_in_parent(self) -> None:
-        if self._held_for_fork:
-            self._held_for_fork = False
+        if threading.get_ident() in self._forking:
+            self._forking.remove(threading.get_ident())
             self._lock.release()
 
     def _after_in_child(self) -> None:
         # The threads are gone; so is whatever they held.
         self._lock = threading.RLock()
-        self._held_for_fork = False
+        self._forking = set()
 
 
 def _all(what: str) -> None:

@@ -124,7 +124,7 @@ class SqlLedger:
         committing = False
         try:
             with self._access.transaction() as connection:
-                recorded = checkpoint(connection)
+                recorded = replace(checkpoint(connection), at=self.now())
                 to = CallersConnection(connection)
                 hold_run(to, *fence, self._is_sqlite)
                 put_checkpoint(to, recorded, self._is_sqlite)

@@ -18,6 +18,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from ..errors import BadSetting
 from .driver import Driver
+from .sqlite_pool import ForkedEmptyPool
 
 #: How long SQLite waits for another writer before it gives up.
 SQLITE_BUSY_SECONDS = 30
@@ -139,7 +140,9 @@ class Engines:
                 self._folder = _temporary_folder(self)
             url = make_url("sqlite://").set(database=str(self._folder / "ledger.db"))
         arguments = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
-        engine = create_engine(url, connect_args=arguments, pool_size=5, max_overflow=20, pool_use_lifo=True)
+        engine = create_engine(
+            url, connect_args=arguments, poolclass=ForkedEmptyPool, pool_size=5, max_overflow=20, pool_use_lifo=True
+        )
         synchronous = "OFF" if self.is_memory else "FULL"
 
         @event.listens_for(engine, "connect")

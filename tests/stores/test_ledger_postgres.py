@@ -1,0 +1,270 @@
+"""A ledger on PostgreSQL as people run it: restarted, crashed, out of connections, with another default isolation."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+import pytest
+from sqlalchemy import text
+
+from axme_celery.errors import LedgerUnavailable, StaleChange
+from axme_celery.ledger import SqlLedger, migrate
+from axme_celery.model import Checkpoint
+from tests.servers import PrivatePostgres
+
+from . import ledgers
+from .ledgers import assert_whole, new_intent, recorded, running, step_done, submitted, waiting
+
+
+@pytest.fixture
+def private_ledger(private_postgres: PrivatePostgres) -> Iterator[SqlLedger]:
+    """A ledger on a server of its own, which the test may treat badly."""
+    url = private_postgres.create_database()
+    migrate.upgrade(url)
+    ledger = SqlLedger(url)
+    yield ledger
+    ledger.close()
+
+
+# -- down and up -------------------------------------------------------------------
+
+
+def test_a_crash_of_the_database_is_a_clear_error_and_then_over(
+    private_postgres: PrivatePostgres, private_ledger: SqlLedger
+) -> None:
+    """Writers in the middle of their work: each call succeeds or is LedgerUnavailable, and what succeeded is there."""
+    ledger, stop = private_ledger, threading.Event()
+    accepted: list[str] = []
+    refused: list[LedgerUnavailable] = []
+
+    def write() -> None:
+        while not stop.is_set():
+            change = new_intent(ledger)
+            assert change.intent is not None
+            try:
+                ledger.commit(change)
+                accepted.append(change.intent.id)
+            except LedgerUnavailable as error:
+                refused.append(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        writers = [pool.submit(write) for _ in range(4)]
+        for _ in range(2):
+            time.sleep(0.5)
+            private_postgres.crash()
+            time.sleep(1.5)
+            private_postgres.start()
+        before = len(accepted)
+        time.sleep(1)
+        stop.set()
+        for writer in as_completed(writers):
+            writer.result(30)
+
+    assert refused
+    assert all("database" in str(one) for one in refused)
+    assert len(accepted) > before
+    for intent_id in accepted:
+        assert_whole(ledger, intent_id)
+
+
+def test_a_restart_between_two_calls_is_not_noticed(
+    private_postgres: PrivatePostgres, private_ledger: SqlLedger
+) -> None:
+    """Every pooled connection is dead; the first one found so has the others dropped."""
+    ledger = private_ledger
+    leg_id = running(ledger).leg.id
+    barrier = threading.Barrier(5)
+
+    def open_one(_: int) -> None:
+        with ledger.engines.connect() as connection:
+            connection.execute(text("SELECT 1"))
+            barrier.wait()
+
+    calls = [
+        lambda: ledger.intents({}, None, 1),
+        lambda: ledger.intent("x"),
+        lambda: submitted(ledger),
+        lambda: ledger.commit(step_done(leg_id)),
+        lambda: ledger.outbox_due(ledger.now(fresh=True), 10, 1),
+    ]
+    for call in calls:
+        with ThreadPoolExecutor(5) as pool:
+            list(pool.map(open_one, range(5)))
+        assert ledger.engines.durable.pool.checkedin() == 5  # type: ignore[attr-defined]
+        private_postgres.crash()
+        private_postgres.start()
+        call()
+
+
+def test_a_transaction_step_cut_off_by_a_crash_has_not_happened(
+    private_postgres: PrivatePostgres, private_ledger: SqlLedger
+) -> None:
+    """Its SQL and its record are gone together; the next run does it."""
+    ledger = private_ledger
+    with ledger.engines.durable.begin() as connection:
+        connection.execute(text("CREATE TABLE theirs (x INTEGER)"))
+    leg = running(ledger).leg
+
+    def cut_off(connection: object) -> Checkpoint:
+        connection.execute(text("INSERT INTO theirs VALUES (1)"))  # type: ignore[attr-defined]
+        private_postgres.crash()
+        private_postgres.start()
+        return Checkpoint(leg_id=leg.id, name="book", nth=1, position=0, run=1)
+
+    with pytest.raises(Exception, match=r"connection|terminat|closed"):
+        ledger.transaction(cut_off, (leg.id, 1))
+
+    with ledger.engines.durable.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM theirs")) == 0
+    assert recorded(ledger, leg.id).checkpoints == ()
+
+
+def test_terminated_sessions_cost_nobody_anything(private_ledger: SqlLedger) -> None:
+    """An operator, or a pooler between, ends sessions all the time: writers go on."""
+    ledger, stop = private_ledger, threading.Event()
+    killer = SqlLedger(ledger.engines.url.render_as_string(hide_password=False))
+    others = text(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+        "WHERE pid <> pg_backend_pid() AND datname = current_database() AND state LIKE 'idle%'"
+    )
+
+    def kill() -> None:
+        with killer.engines.durable.connect() as connection:
+            while not stop.is_set():
+                connection.execute(others)
+                connection.commit()
+                time.sleep(0.25)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        done = [submitted(ledger).intent.id for _ in range(150)]
+    finally:
+        stop.set()
+        thread.join()
+        killer.close()
+    for intent_id in done:
+        assert_whole(ledger, intent_id)
+    assert len(ledger.intents({}, None, 1000)) == len(done)
+
+
+def test_a_server_without_a_free_place_is_a_clear_error(postgres_ledger_url: str) -> None:
+    """And it works when there is one again."""
+    crowded = SqlLedger(postgres_ledger_url)
+    name = crowded.engines.url.database
+    with crowded.engines.durable.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(text(f"ALTER DATABASE {name} CONNECTION LIMIT 0"))
+        connection.execute(text("CREATE ROLE axme_test_guest LOGIN"))
+        try:
+            connection.execute(text("GRANT ALL ON ALL TABLES IN SCHEMA public TO axme_test_guest"))
+            guest = SqlLedger(crowded.engines.url.set(username="axme_test_guest").render_as_string(hide_password=False))
+            with pytest.raises(LedgerUnavailable, match="too many connections"):
+                guest.intent("x")
+            connection.execute(text(f"ALTER DATABASE {name} CONNECTION LIMIT -1"))
+            assert guest.intent("x") is None
+            guest.close()
+        finally:
+            connection.execute(text("DROP OWNED BY axme_test_guest"))
+            connection.execute(text("DROP ROLE axme_test_guest"))
+    crowded.close()
+
+
+def test_more_threads_than_connections_is_a_clear_error(postgres_ledger: SqlLedger) -> None:
+    """Once they have waited for one as long as the pool lets them."""
+    ledger, pool = postgres_ledger, postgres_ledger.engines.durable.pool
+    ledger.intent("x")
+    pool._timeout = 0.05  # type: ignore[attr-defined]
+    held = [ledger.engines.durable.connect() for _ in range(25)]
+
+    with pytest.raises(LedgerUnavailable, match="limit"):
+        ledger.intent("x")
+    with pytest.raises(LedgerUnavailable, match="limit"):
+        ledger.commit(new_intent(ledger))
+
+    for connection in held:
+        connection.close()
+    assert ledger.intent("x") is None
+
+
+# -- other settings ------------------------------------------------------------------
+
+
+@pytest.fixture
+def serializable(postgres_ledger_url: str) -> Iterator[SqlLedger]:
+    """A database whose transactions are serializable unless they say otherwise."""
+    ledger = SqlLedger(postgres_ledger_url)
+    with ledger.engines.durable.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        set_to = "SET default_transaction_isolation = 'serializable'"
+        connection.execute(text(f"ALTER DATABASE {ledger.engines.url.database} {set_to}"))
+    ledger.close()
+    yield ledger
+    ledger.close()
+
+
+def test_writers_get_along_where_transactions_are_serializable_by_default(serializable: SqlLedger) -> None:
+    """Nothing fails for being serialised, nothing is lost, and a lost race is still a refusal."""
+    ledger = serializable
+    with ledger.engines.durable.connect() as connection:
+        assert connection.scalar(text("SHOW transaction_isolation")) == "serializable"
+    intent_id = submitted(ledger).intent.id
+
+    def write(writer: int) -> None:
+        for _ in range(10):
+            ledgers.until_committed(ledger, lambda: ledgers.told(ledger, intent_id, f"writer {writer}"))
+            leg_id = running(ledger).leg.id
+            ledger.commit(step_done(leg_id))
+            ledger.commit(ledgers.completed(ledger, leg_id))
+            ledger.outbox_due(ledger.now(), 5, 1)
+
+    with ThreadPoolExecutor(6) as pool:
+        for one in [pool.submit(write, n) for n in range(6)]:
+            one.result(60)
+    assert_whole(ledger, intent_id)
+    assert len(ledger.events(intent_id)) == 2 + 60
+
+    wait = waiting(ledger)
+    one, two = ledgers.answered(ledger, wait.id), ledgers.answered(ledger, wait.id, outcome="rejected")
+    ledger.commit(one)
+    with pytest.raises(StaleChange):
+        ledger.commit(two)
+
+
+def test_a_transaction_step_is_as_isolated_as_the_database_says(serializable: SqlLedger) -> None:
+    """The caller's SQL may rely on it."""
+    leg = running(serializable).leg
+    seen: list[object] = []
+
+    def look(connection: object) -> Checkpoint:
+        seen.append(connection.scalar(text("SHOW transaction_isolation")))  # type: ignore[attr-defined]
+        return Checkpoint(leg_id=leg.id, name="look", nth=1, position=0, run=1)
+
+    serializable.transaction(look, (leg.id, 1))
+    assert seen == ["serializable"]
+
+
+def test_the_sessions_say_whose_they_are_and_let_nothing_hang(postgres_ledger: SqlLedger) -> None:
+    """For whoever looks at the server; and a transaction that is forgotten ends."""
+    with postgres_ledger.engines.durable.connect() as connection:
+        assert connection.scalar(text("SHOW application_name")) == "axme-celery"
+        assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "1min"
+
+
+def test_moments_are_utc_whatever_the_servers_zone(postgres_ledger_url: str) -> None:
+    """What was written is read to the microsecond."""
+    ledger = SqlLedger(postgres_ledger_url)
+    with ledger.engines.durable.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(text(f"ALTER DATABASE {ledger.engines.url.database} SET timezone = 'Asia/Kathmandu'"))
+    ledger.close()
+    (written,) = ledger.commit(new_intent(ledger))
+    assert written.intent is not None
+    found = ledger.intent(written.intent.id)
+    assert found == written.intent
+    assert found.created_at.isoformat().endswith("+00:00")
+    assert abs((ledger.now(fresh=True) - found.created_at).total_seconds()) < 10
+    ledger.close()
