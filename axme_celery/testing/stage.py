@@ -30,6 +30,7 @@ from ..model import Change, DeadLetter, Delivery, DeliveryKind, Event, LegStatus
 from ..notifiers import Notice
 from ..ports import Ledger, Tracker
 from ..sweep import due_timers, early_answers, lapsed_leases, lost_messages, refill, undelivered
+from ..tracker.clock import to_microseconds, to_moment
 from ..tracker.sql import SqlTracker
 from .death import Fate, Kill, Killed, MortalLedger, MortalTracker
 from .inprocess import InProcess
@@ -67,8 +68,6 @@ class Stage:
             **{"tick_seconds": TICK_SECONDS, **settings, "ledger_url": ledger_url, "redis_url": None}
         )
         self._fate = Fate()
-        #: When the leases of dead workers lapse.
-        self._lapses: list[datetime] = []
         self._ledger = SqlLedger(ledger_url, clock=lambda: self._now, secret=self._settings.secret_key)
         # The tracker has a database of its own, so that it can write while a step's transaction is under way.
         self._index = SqlLedger("sqlite://")
@@ -110,8 +109,9 @@ class Stage:
     def run(self) -> None:
         """Run all there is to run, until every intent waits or has ended."""
         self._until_rest()
-        while self._lapses:
-            self._move_to(min(self._lapses))
+        # Whatever is running now is running nowhere: its worker died, and its lease must lapse.
+        while self.axme.runtime.ledger.running(None, 1):
+            self._move_to(min(_lapses(self._index, self._now)))
 
     def pass_time(self, duration: Duration) -> None:
         """Let time pass: what falls due meanwhile happens at its moment, in order, and what that wakes runs then."""
@@ -198,16 +198,15 @@ class Stage:
 
     def _next_moment(self, end: datetime) -> datetime | None:
         """The next moment, up to the end, at which something is due."""
-        due = [self._relay.next_moment(), self._worker.next_moment(), *self._lapses]
-        due += _next_due(self._ledger, self._now)
+        due = [self._relay.next_moment(), self._worker.next_moment()]
+        due += _next_due(self._ledger, self._now) + _lapses(self._index, self._now)
         return min((moment for moment in due if moment is not None and self._now < moment <= end), default=None)
 
     def _run_next(self) -> bool:
-        started_at, self._fate.running = self._now, True
+        self._fate.running = True
         try:
             return self._worker.run_next()
         except Killed:
-            self._lapses.append(started_at + timedelta(seconds=self._settings.lease_seconds))
             return True
         finally:
             self._fate.running = self._fate.dead = False
@@ -218,7 +217,6 @@ class Stage:
         refill(rt)
         done = lapsed_leases(rt) + due_timers(rt) + undelivered(rt, self._senders)
         done += lost_messages(rt) + early_answers(rt)
-        self._lapses = [moment for moment in self._lapses if moment > self._now]
         return done > 0
 
     def _take_notice(self, delivery: Delivery) -> None:
@@ -282,6 +280,14 @@ def _next_due(ledger: SqlLedger, after: datetime) -> list[datetime]:
     with ledger.engines.connect() as connection, connection.begin():
         answers = [connection.scalar(question) for question in questions]
     return [moment for moment in answers if moment is not None]
+
+
+def _lapses(index: SqlLedger, after: datetime) -> list[datetime]:
+    """When the next lease lapses."""
+    ends_at = tables.tracker.leases.c.ends_at
+    with index.engines.connect() as connection, connection.begin():
+        found = connection.scalar(select(func.min(ends_at)).where(ends_at > to_microseconds(after)))
+    return [] if found is None else [to_moment(found)]
 
 
 def _id(intent: IntentHandle | str) -> str:
