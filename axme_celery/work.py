@@ -17,6 +17,7 @@ from celery.utils.abstract import CallableSignature
 from kombu.utils.uuid import uuid
 
 from .codec import canonical_hash
+from .config import Settings
 from .durations import moment, seconds
 from .errors import BadInput, UnsupportedWork
 from .model import Leg, Work
@@ -34,12 +35,12 @@ _OF_ONE_SENDING = frozenset(
 )  # fmt: skip
 
 
-def read_work(app: Celery, codec: Codec, payload_bytes: int, now: datetime, given: Any) -> Work:
+def read_work(app: Celery, codec: Codec, settings: Settings, now: datetime, given: Any) -> Work:
     """The work a signature stands for.
 
     Raises UnsupportedWork for what is no signature of one task, NotJson or TooLarge for its arguments.
     """
-    signature = _signature(app, given)
+    signature, payload_bytes = _signature(app, given), settings.payload_bytes
     name, args, kwargs = signature["task"], tuple(signature["args"] or ()), dict(signature["kwargs"] or {})
     task: Task | None = app.tasks.get(name)
     options = {k: v for k, v in (signature["options"] or {}).items() if v is not None}
@@ -78,7 +79,7 @@ def read_work(app: Celery, codec: Codec, payload_bytes: int, now: datetime, give
         work_hash=canonical_hash([name, decoded["args"], decoded["kwargs"]]),
         start_at=start_at,
         deadline_seconds=None if deadline is None else seconds(deadline, f"deadline of {name}"),
-        max_attempts=getattr(task, "axme_max_attempts", None) or app.conf.get("axme_max_attempts", 5),
+        max_attempts=getattr(task, "axme_max_attempts", None) or settings.max_attempts,
         on_drift=getattr(task, "axme_on_drift", "park"),
         type=getattr(task, "axme_type", None) or name,
     )
@@ -98,6 +99,9 @@ def publish(app: Celery, leg: Leg, *, finish: bool) -> None:
         "group_id", "group_index", "expires", "chord", "reply_to", "time_limit", "soft_time_limit", "root_id",
         "parent_id", "shadow", "chain", "origin", "stamped_headers",
     )}  # fmt: skip
+    if leg.started_at is not None:
+        # Too late to begin is what it means; what has begun in time may wait as long as it must.
+        of_message["expires"] = None
     link, link_error = options.pop("link", None), options.pop("link_error", None)
     options.pop("task_id", None)
     ignore_result = options.pop("ignore_result", False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import timedelta
 
@@ -118,7 +119,7 @@ def test_a_notice_is_tried_on_its_schedule_and_then_filed_as_a_dead_letter(stage
     intent = stage.submit(asking.s())
     stage.pass_time("1d")
 
-    pauses = [(b[1] - a[1]).total_seconds() for a, b in zip(tried, tried[1:], strict=False)]
+    pauses = [(b[1] - a[1]).total_seconds() for a, b in itertools.pairwise(tried)]
     assert len({id for id, _ in tried}) == 1
     assert [30 <= pauses[0] <= 60, 1800 <= pauses[1] <= 3600, len(pauses)] == [True, True, 2]
     (letter,) = stage.dead_letters()
@@ -155,7 +156,7 @@ def test_a_poll_that_could_not_be_sent_is_not_tried_again(stage, app, axme):
     intent = stage.submit(work.s())
     stage.pass_time("5m")
 
-    assert [(b - a).total_seconds() for a, b in zip(tries, tries[1:], strict=False)] == [60]
+    assert [(b - a).total_seconds() for a, b in itertools.pairwise(tries)] == [60]
     assert intent.refresh().result == 7
 
 
