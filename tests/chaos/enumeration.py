@@ -343,8 +343,4 @@ def places_hit(figures: Figures) -> str:
     return "\n".join(f"  {count:6}  {place}" for place, count in sorted(figures.places.items()))
 
 
-<<<<<<< HEAD
-__all__ = ["Case", "Figures", "Lane", "Outcome", "every_point", "first_faults", "random_cases"]
-=======
 __all__ = ["Case", "Figures", "Lane", "Outcome", "every_point", "first_faults", "random_cases", "stall_cases"]
->>>>>>> chaos

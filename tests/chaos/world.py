@@ -8,7 +8,6 @@ it moves when the trial says so, so a lease of 15 seconds lapses at once.
 from __future__ import annotations
 
 import mmap
-import os
 import shutil
 import struct
 import threading
@@ -23,19 +22,10 @@ from unittest import mock
 from celery import Celery
 from sqlalchemy import Engine, delete, func, select
 
-<<<<<<< HEAD
-from axme_celery import Axme, extension
-from axme_celery.deliver import send_all
-from axme_celery.ledger import SqlLedger, tables
-from axme_celery.ledger.engine import Engines
-from axme_celery.ledger.migrate import upgrade
-from axme_celery.model import Change, Delivery
-=======
 from axme_celery import Axme, extension, ledger, relay
 from axme_celery.ledger import SqlLedger, schema, tables
 from axme_celery.ledger.engine import Engines
 from axme_celery.model import Change
->>>>>>> chaos
 from axme_celery.ports import Runtime
 from axme_celery.relay import RelayThread
 from axme_celery.signals import install
@@ -221,13 +211,9 @@ class World:
 
     def make_ledger(self) -> None:
         """Create the tables. In a child: this opens connections."""
-        upgrade(self.ledger_url)
         ledger = SqlLedger(self.ledger_url)
         with ledger.engines.connect() as connection, connection.begin():
-<<<<<<< HEAD
-=======
             schema.create(connection)
->>>>>>> chaos
             reference.bookings.create(connection)
         ledger.close()
         if self.is_sqlite:
