@@ -102,7 +102,7 @@ def test_waiting_for_an_intent_that_rests_gives_up_when_told(stage, work):
     """The message says how it stands."""
     intent = stage.submit(work.s())
 
-    with pytest.raises(TimeoutError, match="still WAITING after 0.05 seconds"):
+    with pytest.raises(TimeoutError, match=r"still WAITING after 0\.05 seconds"):
         intent.wait(timeout=0.05)
 
     assert intent.status is Status.WAITING

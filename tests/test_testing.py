@@ -450,18 +450,8 @@ def test_a_projects_own_tests_use_the_fixtures(tmp_path, app_fixture):
         (tmp_path / name).write_text(textwrap.dedent(text))
     if app_fixture == "the current app":
         (tmp_path / "conftest.py").unlink()
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "axme_celery.testing",
-        "-p",
-        "no:axme_celery",
-    ]
+    plugin = ["-p", "axme_celery.testing", "-p", "no:axme_celery"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin]
     environment = {"PYTHONPATH": f"{ROOT}:{tmp_path}", "PATH": "", "HOME": str(tmp_path)}
 
     ran = subprocess.run(
