@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from celery import Celery
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, exists, func, or_, select
 
 from ..beats import best_effort, tell_tracker
 from ..deliver import send_all, settle
@@ -213,6 +213,9 @@ class Stage:
 
     def _sweep(self) -> bool:
         rt = self.axme.runtime
+        if not _is_due(self._ledger, self._now) and not rt.ledger.unmatched_early_answers(1):
+            # Most often there is nothing to do, and a sweep is far more work than to see that.
+            return False
         # First, so that what lies beyond the tracker's horizon is found at its moment and not at the next sweep.
         refill(rt)
         done = lapsed_leases(rt) + due_timers(rt) + undelivered(rt, self._senders)
@@ -280,6 +283,20 @@ def _next_due(ledger: SqlLedger, after: datetime) -> list[datetime]:
     with ledger.engines.connect() as connection, connection.begin():
         answers = [connection.scalar(question) for question in questions]
     return [moment for moment in answers if moment is not None]
+
+
+def _is_due(ledger: SqlLedger, now: datetime) -> bool:
+    """Whether the ledger has anything for a sweep to look at."""
+    waits, intents, legs, outbox = tables.waits.c, tables.intents.c, tables.legs.c, tables.outbox.c
+    anything = or_(
+        exists().where(waits.status == WaitStatus.OPEN.value, waits.due_at <= now),
+        exists().where(intents.ended_at.is_(None), intents.deadline_at <= now),
+        exists().where(legs.status == LegStatus.QUEUED.value, legs.due_at <= now),
+        exists().where(legs.status == LegStatus.RUNNING.value),
+        exists().where(func.coalesce(outbox.held_until, outbox.next_at) <= now),
+    )
+    with ledger.engines.connect() as connection, connection.begin():
+        return bool(connection.scalar(select(anything)))
 
 
 def _lapses(index: SqlLedger, after: datetime) -> list[datetime]:
