@@ -29,7 +29,7 @@ from ..ledger import SqlLedger, tables
 from ..model import Change, DeadLetter, Delivery, DeliveryKind, Event, LegStatus, Wait, WaitStatus
 from ..notifiers import Notice
 from ..ports import Ledger, Tracker
-from ..sweep import due_timers, early_answers, lapsed_leases, lost_messages, refill, undelivered
+from ..sweep import AHEAD_TICKS, due_timers, early_answers, lapsed_leases, lost_messages, refill, undelivered
 from ..tracker.clock import to_microseconds, to_moment
 from ..tracker.sql import SqlTracker
 from .death import Fate, Kill, Killed, MortalLedger, MortalTracker
@@ -76,7 +76,7 @@ class Stage:
         self._undo = ExitStack()
 
     def __enter__(self) -> Stage:
-        assert self._index.id, "which makes its tables"
+        assert self._ledger.id and self._index.id, "which makes their tables"
         tracker = SqlTracker(lambda: self._index.engines.durable, clock=lambda: self._now)
         runtime = self.axme.assemble(
             self._settings,
@@ -160,7 +160,6 @@ class Stage:
     @property
     def engine(self) -> Engine:
         """The ledger's database: for ``connection=``, and to read what a ``transaction=True`` step wrote."""
-        assert self._ledger.id, "which makes its tables"
         return self._ledger.engines.durable
 
     def intent(self, id: str) -> IntentHandle:
@@ -213,7 +212,8 @@ class Stage:
 
     def _sweep(self) -> bool:
         rt = self.axme.runtime
-        if not _is_due(self._ledger, self._now) and not rt.ledger.unmatched_early_answers(1):
+        ahead = timedelta(seconds=AHEAD_TICKS * self._settings.tick_seconds)
+        if not _is_due(self._ledger, self._now + ahead) and not rt.ledger.unmatched_early_answers(1):
             # Most often there is nothing to do, and a sweep is far more work than to see that.
             return False
         # First, so that what lies beyond the tracker's horizon is found at its moment and not at the next sweep.
@@ -285,15 +285,15 @@ def _next_due(ledger: SqlLedger, after: datetime) -> list[datetime]:
     return [moment for moment in answers if moment is not None]
 
 
-def _is_due(ledger: SqlLedger, now: datetime) -> bool:
-    """Whether the ledger has anything for a sweep to look at."""
+def _is_due(ledger: SqlLedger, by: datetime) -> bool:
+    """Whether the ledger has anything for a sweep to look at by then."""
     waits, intents, legs, outbox = tables.waits.c, tables.intents.c, tables.legs.c, tables.outbox.c
     anything = or_(
-        exists().where(waits.status == WaitStatus.OPEN.value, waits.due_at <= now),
-        exists().where(intents.ended_at.is_(None), intents.deadline_at <= now),
-        exists().where(legs.status == LegStatus.QUEUED.value, legs.due_at <= now),
+        exists().where(waits.status == WaitStatus.OPEN.value, waits.due_at <= by),
+        exists().where(intents.ended_at.is_(None), intents.deadline_at <= by),
+        exists().where(legs.status == LegStatus.QUEUED.value, legs.due_at <= by),
         exists().where(legs.status == LegStatus.RUNNING.value),
-        exists().where(func.coalesce(outbox.held_until, outbox.next_at) <= now),
+        exists().where(func.coalesce(outbox.held_until, outbox.next_at) <= by),
     )
     with ledger.engines.connect() as connection, connection.begin():
         return bool(connection.scalar(select(anything)))
