@@ -151,7 +151,7 @@ def test_a_legs_message_is_an_ordinary_one_with_one_header_more(stage, axme, wor
 def test_the_options_of_a_call_go_with_every_message_of_its_leg(stage, axme):
     """Queue, priority, limits, links: also when it is resumed days later, by a process that knows nothing of them."""
 
-    @axme.task(priority=3, time_limit=60, soft_time_limit=50)
+    @axme.task(time_limit=60, soft_time_limit=50)
     def work():
         wait_for_time("2d")
 
