@@ -26,8 +26,8 @@ def progress(done: float, total: float | None = None, note: str | None = None) -
     running = current()
     if running is None:
         return
-    if done < 0 or (total is not None and total < 0):
-        raise BadInput(f"progress({done!r}, {total!r}): neither may be negative")
+    if not _is_amount(done) or not (total is None or _is_amount(total)):
+        raise BadInput(f"progress({done!r}, {total!r}): both are numbers, 0 or more")
     leg_id, at = _said.get()
     now = time.monotonic()
     if leg_id == running.leg.id and now - at < PROGRESS_SECONDS and done != total:
@@ -37,3 +37,7 @@ def progress(done: float, total: float | None = None, note: str | None = None) -
         running.rt.tracker.put_progress(running.leg.id, done, total, note)
     except TrackerUnavailable:
         return
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < float("inf")

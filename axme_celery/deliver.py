@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from .errors import AxmeError
+from .failure import storable
 from .model import DeadLetter, Delivery, DeliveryKind
 from .ports import Runtime, Sender
 
@@ -56,7 +57,7 @@ def send_all(rt: Runtime, senders: Mapping[DeliveryKind, Sender], deliveries: Se
                 outcome.sent.append(delivery.id)
                 continue
             except Exception as error:
-                why = f"{type(error).__name__}: {error}"[:1000]
+                why = storable(f"{type(error).__name__}: {error}")[:1000]
                 log.warning(
                     "%s delivery %s of intent %s failed (try %d): %s",
                     delivery.kind.value, delivery.id, delivery.intent_id, delivery.attempts + 1, why,

@@ -24,10 +24,10 @@ def describe(error: BaseException, *, attributes: bool = False) -> JsonDict:
     """
     described: JsonDict = {
         "code": str(getattr(error, "code", None) or type(error).__name__)[:255],
-        "message": _storable(str(error))[:2000] or type(error).__name__,
+        "message": storable(str(error))[:2000] or type(error).__name__,
         "exception": f"{type(error).__module__}:{type(error).__qualname__}",
         "args": [_kept(a) for a in _arguments(error) if _is_plain(a)],
-        "traceback": _storable("".join(traceback.format_exception(error)))[-TRACEBACK_CHARACTERS:],
+        "traceback": storable("".join(traceback.format_exception(error)))[-TRACEBACK_CHARACTERS:],
     }
     if attributes:
         described["attributes"] = {name: _kept(value) for name, value in vars(error).items() if _is_plain(value)}
@@ -62,12 +62,13 @@ def _arguments(error: BaseException) -> tuple[object, ...]:
 
 
 def _kept(value: object) -> object:
-    return _storable(value)[:2000] if isinstance(value, str) else value
+    return storable(value)[:2000] if isinstance(value, str) else value
 
 
 def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and value == value)
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """Text with what databases cannot keep written out: NUL, halves of characters."""
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()

@@ -189,24 +189,28 @@ def run(
     journal |= {(w.name, w.nth): w for w in record.waits}
     running = RunningLeg(rt, record.intent, leg, journal, show_waiting)
     token = _current.set(running)
+    settled = False
     try:
         try:
             value = body(running)
         finally:
             _current.reset(token)
         _complete(rt, record.intent, leg, value, guarded)
+        settled = True
         return value
     except LegInterrupt as interrupt:
-        _settle_interrupt(rt, record.intent, leg, interrupt)
+        settled = _settle_interrupt(rt, record.intent, leg, interrupt)
         raise
     except LedgerUnavailable as error:
-        # The ledger could not take the end of this run, so it has not ended: the lease runs out and it runs again.
         raise LeaseLost(f"run {run} of leg {leg_id} could not be settled: {error}") from error
     except Exception as error:
         _fail(rt, record.intent, leg, error, guarded)
+        settled = True
         raise
     finally:
-        best_effort(lambda: rt.tracker.release([Lease(leg_id, run)]))
+        # A run the ledger could not take the end of has not ended: its lease stays, runs out, and it is run again.
+        if settled:
+            best_effort(lambda: rt.tracker.release([Lease(leg_id, run)]))
 
 
 def finished(rt: Runtime, leg_id: str, run: int) -> tuple[Any] | None:
@@ -312,8 +316,10 @@ def _fail(rt: Runtime, intent: Intent, leg: Leg, error: Exception, guarded: bool
     _remember_guards(changes)
 
 
-def _settle_interrupt(rt: Runtime, intent: Intent, leg: Leg, interrupt: LegInterrupt) -> None:
-    """Record why the leg left its body. A suspended leg is recorded already, a lost one may record nothing."""
+def _settle_interrupt(rt: Runtime, intent: Intent, leg: Leg, interrupt: LegInterrupt) -> bool:
+    """Record why the leg left its body; False when that cannot be. A suspended leg is recorded already."""
+    if isinstance(interrupt, LeaseLost):
+        return False
     on = occasion(rt)
 
     def decide(now: Intent, now_leg: Leg) -> Sequence[Change]:
@@ -334,6 +340,8 @@ def _settle_interrupt(rt: Runtime, intent: Intent, leg: Leg, interrupt: LegInter
         settle(rt, intent, leg, decide)
     except (LeaseLost, LedgerUnavailable) as why:
         log.warning("leg %s left its body but that was not recorded: %s", leg.id, why, extra={"leg": leg.id})
+        return False
+    return True
 
 
 # -- the guards of what this thread has just settled -----------------------------

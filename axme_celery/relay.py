@@ -112,16 +112,20 @@ class RelayThread:
         with self._changed:
             self._draining = True
             self._changed.notify()
-        while time.monotonic() < until:
-            with self._changed:
-                due = self._heap and self._heap[0][0] <= time.monotonic()
-                left = due or self._busy or self._settled or self._late or self._news
-                if self._thread is None or not left:
-                    self._draining = False
-                    return True
-            time.sleep(0.005)
-        self._draining = False
-        return False
+        try:
+            while self._has_work_now():
+                if time.monotonic() >= until:
+                    return False
+                time.sleep(0.005)
+            return True
+        finally:
+            self._draining = False
+
+    def _has_work_now(self) -> bool:
+        with self._changed:
+            due = bool(self._heap) and self._heap[0][0] <= time.monotonic()
+            left = due or self._busy or self._settled or self._late or self._news
+            return self._thread is not None and bool(left)
 
     def _wake(self) -> None:
         if self._thread is None or not self._thread.is_alive():

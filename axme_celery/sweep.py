@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from . import lifecycle
 from .answer import match_early
@@ -19,7 +19,7 @@ from .beats import HORIZON, announce, best_effort, carry_out, occasion
 from .deliver import send_all, settle
 from .durations import seconds
 from .errors import AxmeError, StaleChange, TrackerUnavailable
-from .model import Change, DeliveryKind, Lease, LegStatus, Timer, WaitRecord
+from .model import Change, DeliveryKind, Lease, LegStatus, Timer
 from .ports import Runtime, Sender
 
 log = logging.getLogger(__name__)
@@ -110,55 +110,63 @@ def due_timers(rt: Runtime) -> int:
     """Waits that wake, time out, remind, escalate or poll; intents whose deadline passed."""
     ahead = timedelta(seconds=min(rt.settings.tick_seconds * AHEAD_TICKS, AHEAD_SECONDS))
     done = 0
+    # What is not due yet must be seen again at the next tick, not when its hold ends; but not by this sweep.
+    early: list[Timer] = []
     while True:
         now = rt.ledger.now(fresh=True)
-        taken = _take(rt, now + ahead)
-        waits = [t for t in taken if t.kind == "wait"]
-        done += _fire(rt, waits, ahead)
+        taken = _take(rt, now, ahead)
+        done += _fire(rt, [t for t in taken if t.kind == "wait"], ahead, early)
         for timer in taken:
             if timer.kind == "intent" and timer.due_at <= now:
                 done += time_out(rt, timer.id)
-        # What is not due yet must be seen again at the next tick, not when the hold ends.
-        early = [t for t in taken if t.kind == "intent" and t.due_at > now]
-        if early:
-            best_effort(lambda timers=early: rt.tracker.schedule(timers))  # type: ignore[misc]
+            elif timer.kind == "intent":
+                early.append(timer)
         if len(taken) < BATCH:
-            return done
+            break
+    if early:
+        best_effort(lambda: rt.tracker.schedule(early))
+    return done
 
 
-def _take(rt: Runtime, until: object) -> list[Timer]:
+def _take(rt: Runtime, now: datetime, ahead: timedelta) -> list[Timer]:
     try:
-        return rt.tracker.take(until, HOLD_SECONDS, BATCH)  # type: ignore[arg-type]
+        return rt.tracker.take(now + ahead, HOLD_SECONDS, BATCH)
     except TrackerUnavailable as error:
         log.warning("tracker unavailable, timers are read from the ledger: %s", error)
-        return [*rt.ledger.due_waits(until, BATCH), *rt.ledger.due_intents(until, BATCH)]  # type: ignore[arg-type]
+        # Only what is due: the ledger hides nothing that was taken, and would give the rest again at once.
+        return [*rt.ledger.due_waits(now, BATCH), *rt.ledger.due_intents(now, BATCH)]
 
 
-def _fire(rt: Runtime, timers: Sequence[Timer], ahead: timedelta) -> int:
-    """Fire what is due of these waits, many in one transaction; one by one those that lost a race."""
+def _fire(rt: Runtime, timers: Sequence[Timer], ahead: timedelta, early: list[Timer]) -> int:
+    """Fire what is due of these waits, many in one transaction; one by one those that lost a race.
+
+    ``early`` receives what is not due yet.
+    """
     if not timers:
         return 0
     on = occasion(rt)
     changes: dict[str, Change] = {}
     again: list[str] = []
-    keep: list[Timer] = []
+    gone: list[tuple[str, str]] = []
     records = {r.wait.id: r for r in rt.ledger.wait_records([t.id for t in timers])}
     for timer in timers:
         record = records.get(timer.id)
         change = None if record is None else lifecycle.fire(record, ahead=ahead, on=on)
-        if record is None or change is None:
-            keep += _still_due(record, timer)
-        elif record.intent.id in changes:
+        if change is None:
+            if record is not None and record.wait.due_at is not None:
+                early.append(Timer("wait", timer.id, record.wait.due_at))
+            else:
+                gone.append(("wait", timer.id))
+        elif record is not None and record.intent.id in changes:
             again.append(timer.id)
-        else:
+        elif record is not None:
             changes[record.intent.id] = change
     done = _commit_many(rt, list(changes.values()), again)
     for wait_id in again:
         done += fire_one(rt, wait_id, ahead)
-    gone = [("wait", t.id) for t in timers if t not in keep and t.id not in _open_after(changes, again)]
+    still_open = _open_after(changes, again)
+    gone += [("wait", wait.id) for change in changes.values() for _, wait in change.waits if wait.id not in still_open]
     best_effort(lambda: rt.tracker.unschedule(gone))
-    if keep:
-        best_effort(lambda: rt.tracker.schedule(keep))
     return done
 
 
@@ -166,12 +174,6 @@ def _open_after(changes: Mapping[str, Change], again: Sequence[str]) -> set[str]
     """Waits that stay open with a later moment: ``announce`` has scheduled that already."""
     still = {wait.id for change in changes.values() for _, wait in change.waits if wait.due_at is not None}
     return still | set(again)
-
-
-def _still_due(record: WaitRecord | None, timer: Timer) -> list[Timer]:
-    if record is None or record.wait.due_at is None:
-        return []
-    return [Timer("wait", timer.id, record.wait.due_at)]
 
 
 def _commit_many(rt: Runtime, changes: Sequence[Change], again: list[str]) -> int:

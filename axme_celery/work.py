@@ -40,7 +40,7 @@ def read_work(app: Celery, codec: Codec, settings: Settings, now: datetime, give
 
     Raises UnsupportedWork for what is no signature of one task, NotJson or TooLarge for its arguments.
     """
-    signature = _signature(app, given)
+    signature, payload_bytes = _signature(app, given), settings.payload_bytes
     name, args, kwargs = signature["task"], tuple(signature["args"] or ()), dict(signature["kwargs"] or {})
     task: Task | None = app.tasks.get(name)
     options = {k: v for k, v in (signature["options"] or {}).items() if v is not None}
@@ -99,6 +99,9 @@ def publish(app: Celery, leg: Leg, *, finish: bool) -> None:
         "group_id", "group_index", "expires", "chord", "reply_to", "time_limit", "soft_time_limit", "root_id",
         "parent_id", "shadow", "chain", "origin", "stamped_headers",
     )}  # fmt: skip
+    if leg.started_at is not None:
+        # Too late to begin is what it means; what has begun in time may wait as long as it must.
+        of_message["expires"] = None
     link, link_error = options.pop("link", None), options.pop("link_error", None)
     options.pop("task_id", None)
     ignore_result = options.pop("ignore_result", False)

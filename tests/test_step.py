@@ -18,7 +18,9 @@ from axme_celery import (
     OutsideIntent,
     StepFailed,
     StepInterrupted,
+    current_intent,
     current_step,
+    progress,
     step,
     wait_for_human,
     wait_for_time,
@@ -657,6 +659,46 @@ def test_a_zombies_transaction_is_rolled_back(stage, axme, orders):
 
     assert intent.result == 2
     assert orders() == 1
+
+
+def test_a_transaction_step_that_would_wait_for_itself_is_told_so(stage, axme):
+    """SQLite has one writer: what else is to be written goes through the step's connection, or comes after it."""
+
+    @axme.task
+    def other():
+        return 1
+
+    @step(transaction=True)
+    def order(connection):
+        other.delay()
+
+    @axme.task
+    def work():
+        order()
+
+    intent = stage.submit(work.s())
+
+    assert (intent.status, intent.error["code"]) == (Status.FAILED, "BadInput")
+    assert "connection=" in intent.error["message"]
+    assert len(list(axme.intents())) == 1
+
+
+def test_a_transaction_step_may_look_at_the_ledger_meanwhile(stage, axme):
+    """Reading disturbs nothing, and progress is kept elsewhere."""
+
+    @step(transaction=True)
+    def order(connection):
+        progress(1, 2)
+        return len(current_intent().refresh().events())
+
+    @axme.task
+    def work():
+        return order()
+
+    intent = stage.submit(work.s())
+
+    assert intent.result == 3
+    assert intent.progress()[intent.legs()[0].id].done == 1
 
 
 # -- at_most_once ----------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from sqlalchemy import text
 
@@ -12,6 +14,7 @@ from axme_celery import (
     IntentFailed,
     IntentTimedOut,
     KeyConflict,
+    LedgerUnavailable,
     NotFound,
     NotJson,
     TooLarge,
@@ -22,7 +25,9 @@ from axme_celery import (
     wait_for_human,
     wait_for_time,
 )
+from axme_celery.ledger.migrate import upgrade
 from axme_celery.model import LegStatus, Status
+from axme_celery.testing import Stage
 
 
 @pytest.fixture
@@ -276,6 +281,48 @@ def test_a_transaction_step_can_submit_with_its_own_connection(stage, axme, add)
 
     assert len(ids(stage)) == 2
     assert stage.intent(intent.result).result == 2
+
+
+def test_a_key_that_another_transaction_has_just_taken_is_waited_for(postgres_url, app, axme, add):
+    """On PostgreSQL: the one that comes second gets the first's intent, and its own transaction is as it was."""
+    upgrade(postgres_url)
+    done = []
+
+    with Stage(app, ledger_url=postgres_url) as stage:
+
+        def second():
+            with stage.engine.begin() as connection:
+                connection.execute(text("CREATE TEMPORARY TABLE mine (item TEXT)"))
+                done.append(axme.submit(add.s(1), key="k", connection=connection).id)
+                connection.execute(text("INSERT INTO mine VALUES ('tea')"))
+
+        with stage.engine.begin() as connection:
+            first = axme.submit(add.s(1), key="k", connection=connection)
+            thread = threading.Thread(target=second)
+            thread.start()
+            thread.join(0.3)
+            waited = thread.is_alive()
+        thread.join(10)
+        stage.run()
+
+        assert waited
+        assert done == [first.id]
+        assert (len(ids(stage)), first.refresh().result) == (1, 2)
+
+
+def test_a_key_that_a_transaction_cannot_see_is_an_error_that_says_so(postgres_url, app, axme, add):
+    """With a snapshot older than the key's commit there is nothing to be done but to begin anew."""
+    upgrade(postgres_url)
+
+    with Stage(app, ledger_url=postgres_url) as stage:
+        with stage.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+            with connection.begin():
+                connection.execute(text("SELECT 1 FROM axme_intents"))
+                stage.submit(add.s(1), key="k")
+                with pytest.raises(LedgerUnavailable, match="roll back and try again"):
+                    axme.submit(add.s(1), key="k", connection=connection)
+
+        assert len(ids(stage)) == 1
 
 
 # -- deadlines -----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 
-from ..errors import LedgerUnavailable, StaleChange
+from ..errors import BadInput, LedgerUnavailable, StaleChange
 from . import schema, trouble
 from .driver import Driver
 from .engine import Engines
@@ -70,11 +70,13 @@ class Access:
                   may simply be done again.
         durable:  wait for the disk at the commit.
 
-        Raises what ``work`` raises, LedgerUnavailable, and StaleChange when another writer took a key first.
+        Raises what ``work`` raises, LedgerUnavailable, StaleChange when another writer took a key first, BadInput in a
+        transaction of this thread's on SQLite.
         """
         self.make_ready()
         if self.engines.is_sqlite and _open.get():
-            raise LedgerUnavailable(
+            # No LedgerUnavailable: that would have the leg run again, and come here again.
+            raise BadInput(
                 "SQLite has one writer at a time and this transaction is it: pass its connection on (connection=), "
                 "or do this after it"
             )

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from celery import Celery
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, exists, func, or_, select
 
 from ..beats import best_effort, tell_tracker
 from ..deliver import send_all, settle
@@ -29,7 +29,8 @@ from ..ledger import SqlLedger, tables
 from ..model import Change, DeadLetter, Delivery, DeliveryKind, Event, LegStatus, Wait, WaitStatus
 from ..notifiers import Notice
 from ..ports import Ledger, Tracker
-from ..sweep import due_timers, early_answers, lapsed_leases, lost_messages, refill, undelivered
+from ..sweep import AHEAD_TICKS, due_timers, early_answers, lapsed_leases, lost_messages, refill, undelivered
+from ..tracker.clock import to_microseconds, to_moment
 from ..tracker.sql import SqlTracker
 from .death import Fate, Kill, Killed, MortalLedger, MortalTracker
 from .inprocess import InProcess
@@ -67,8 +68,6 @@ class Stage:
             **{"tick_seconds": TICK_SECONDS, **settings, "ledger_url": ledger_url, "redis_url": None}
         )
         self._fate = Fate()
-        #: When the leases of dead workers lapse.
-        self._lapses: list[datetime] = []
         self._ledger = SqlLedger(ledger_url, clock=lambda: self._now, secret=self._settings.secret_key)
         # The tracker has a database of its own, so that it can write while a step's transaction is under way.
         self._index = SqlLedger("sqlite://")
@@ -77,7 +76,7 @@ class Stage:
         self._undo = ExitStack()
 
     def __enter__(self) -> Stage:
-        assert self._index.id, "which makes its tables"
+        assert self._ledger.id and self._index.id, "which makes their tables"
         tracker = SqlTracker(lambda: self._index.engines.durable, clock=lambda: self._now)
         runtime = self.axme.assemble(
             self._settings,
@@ -110,8 +109,9 @@ class Stage:
     def run(self) -> None:
         """Run all there is to run, until every intent waits or has ended."""
         self._until_rest()
-        while self._lapses:
-            self._move_to(min(self._lapses))
+        # Whatever is running now is running nowhere: its worker died, and its lease must lapse.
+        while self.axme.runtime.ledger.running(None, 1):
+            self._move_to(min(_lapses(self._index, self._now)))
 
     def pass_time(self, duration: Duration) -> None:
         """Let time pass: what falls due meanwhile happens at its moment, in order, and what that wakes runs then."""
@@ -160,7 +160,6 @@ class Stage:
     @property
     def engine(self) -> Engine:
         """The ledger's database: for ``connection=``, and to read what a ``transaction=True`` step wrote."""
-        assert self._ledger.id, "which makes its tables"
         return self._ledger.engines.durable
 
     def intent(self, id: str) -> IntentHandle:
@@ -198,27 +197,29 @@ class Stage:
 
     def _next_moment(self, end: datetime) -> datetime | None:
         """The next moment, up to the end, at which something is due."""
-        due = [self._relay.next_moment(), self._worker.next_moment(), *self._lapses]
-        due += _next_due(self._ledger, self._now)
+        due = [self._relay.next_moment(), self._worker.next_moment()]
+        due += _next_due(self._ledger, self._now) + _lapses(self._index, self._now)
         return min((moment for moment in due if moment is not None and self._now < moment <= end), default=None)
 
     def _run_next(self) -> bool:
-        started_at, self._fate.running = self._now, True
+        self._fate.running = True
         try:
             return self._worker.run_next()
         except Killed:
-            self._lapses.append(started_at + timedelta(seconds=self._settings.lease_seconds))
             return True
         finally:
             self._fate.running = self._fate.dead = False
 
     def _sweep(self) -> bool:
         rt = self.axme.runtime
+        ahead = timedelta(seconds=AHEAD_TICKS * self._settings.tick_seconds)
+        if not _is_due(self._ledger, self._now + ahead) and not rt.ledger.unmatched_early_answers(1):
+            # Most often there is nothing to do, and a sweep is far more work than to see that.
+            return False
         # First, so that what lies beyond the tracker's horizon is found at its moment and not at the next sweep.
         refill(rt)
         done = lapsed_leases(rt) + due_timers(rt) + undelivered(rt, self._senders)
         done += lost_messages(rt) + early_answers(rt)
-        self._lapses = [moment for moment in self._lapses if moment > self._now]
         return done > 0
 
     def _take_notice(self, delivery: Delivery) -> None:
@@ -282,6 +283,28 @@ def _next_due(ledger: SqlLedger, after: datetime) -> list[datetime]:
     with ledger.engines.connect() as connection, connection.begin():
         answers = [connection.scalar(question) for question in questions]
     return [moment for moment in answers if moment is not None]
+
+
+def _is_due(ledger: SqlLedger, by: datetime) -> bool:
+    """Whether the ledger has anything for a sweep to look at by then."""
+    waits, intents, legs, outbox = tables.waits.c, tables.intents.c, tables.legs.c, tables.outbox.c
+    anything = or_(
+        exists().where(waits.status == WaitStatus.OPEN.value, waits.due_at <= by),
+        exists().where(intents.ended_at.is_(None), intents.deadline_at <= by),
+        exists().where(legs.status == LegStatus.QUEUED.value, legs.due_at <= by),
+        exists().where(legs.status == LegStatus.RUNNING.value),
+        exists().where(func.coalesce(outbox.held_until, outbox.next_at) <= by),
+    )
+    with ledger.engines.connect() as connection, connection.begin():
+        return bool(connection.scalar(select(anything)))
+
+
+def _lapses(index: SqlLedger, after: datetime) -> list[datetime]:
+    """When the next lease lapses."""
+    ends_at = tables.tracker.leases.c.ends_at
+    with index.engines.connect() as connection, connection.begin():
+        found = connection.scalar(select(func.min(ends_at)).where(ends_at > to_microseconds(after)))
+    return [] if found is None else [to_moment(found)]
 
 
 def _id(intent: IntentHandle | str) -> str:

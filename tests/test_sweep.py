@@ -1,0 +1,478 @@
+"""The sweep: what time has made due, done once by however many sweepers, whatever the tracker remembers."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from celery import Celery
+
+from axme_celery import Axme, LedgerUnavailable, TrackerUnavailable, step, wait_for_agent, wait_for_human, wait_for_time
+from axme_celery import sweep as brooms
+from axme_celery.beat import SWEEP_TASK
+from axme_celery.model import DeliveryKind, Lease, LegStatus, Status
+from axme_celery.sweep import sweep
+from axme_celery.testing import Stage
+from axme_celery.wait import wait_for_tool
+
+
+@pytest.fixture
+def asking(axme):
+    """A task that waits for a person with these arguments."""
+
+    @axme.task
+    def asking(arguments):
+        return wait_for_human(**({"title": "Publish?", "to": "ana"} | arguments)).outcome
+
+    return lambda **arguments: asking.s(arguments)
+
+
+@pytest.fixture
+def sleeping(axme):
+    """A task that sleeps for a while."""
+
+    @axme.task
+    def sleeping(delay):
+        wait_for_time(delay)
+        return "woke"
+
+    return sleeping
+
+
+@contextmanager
+def as_it_stands(stage, **changes):
+    """The runtime with these parts exchanged."""
+    own = stage.axme._runtime
+    stage.axme._runtime = replace(own, **changes)
+    try:
+        yield stage.axme.runtime
+    finally:
+        stage.axme._runtime = own
+
+
+def everything(stage):
+    """All that a sweep could change in the ledger."""
+    ledger = stage.axme.runtime.ledger
+    intents = ledger.intents({}, None, 1000)
+    return [
+        (i, ledger.legs(i.id), ledger.waits(i.id), ledger.events(i.id), ledger.dead_letters_of(i.id)) for i in intents
+    ]
+
+
+class DeadTracker:
+    """A tracker that cannot be reached."""
+
+    def __getattr__(self, name):
+        def refuse(*_, **__):
+            raise TrackerUnavailable("no tracker")
+
+        return refuse
+
+
+class Faulty:
+    """A store of which some methods do something else."""
+
+    def __init__(self, kept, **methods):
+        self._kept, self._methods = kept, methods
+
+    def __getattr__(self, name):
+        return self._methods.get(name) or getattr(self._kept, name)
+
+
+# -- twice is once ---------------------------------------------------------------------------
+
+
+def test_a_second_sweep_finds_nothing_to_do(stage, axme, asking, sleeping):
+    """Timeouts, reminders, escalations, wake-ups, deadlines: each is done once."""
+    stage.submit(asking(timeout="1h"))
+    stage.submit(asking(remind_every="1h"))
+    stage.submit(asking(escalate_to="boss", escalate_after="1h"))
+    stage.submit(sleeping.s("1h"))
+    stage.submit(sleeping.s("9h"), deadline="1h")
+    stage._now += timedelta(hours=1)
+    brooms.refill(axme.runtime)
+
+    first = sweep(axme.runtime, stage._senders, "one", slow=True)
+    after_first = everything(stage)
+    notices = len(stage.notices)
+    second = sweep(axme.runtime, stage._senders, "two", slow=True)
+
+    assert {broom: n for broom, n in first.items() if broom != "refilled"} == {"timers": 5}
+    assert second.keys() <= {"refilled"}
+    assert everything(stage) == after_first
+    stage._relay.flush()
+    assert len(stage.notices) == notices + 3
+
+
+def test_a_lease_that_lapsed_is_given_away_once(stage, axme):
+    """Two sweepers both see it; one queues the leg again."""
+
+    @axme.task
+    def work():
+        step(name="effect")(lambda: 1)()
+        return "done"
+
+    stage.kill("effect")
+    intent = axme.submit(work.s())
+    stage._relay.flush()
+    stage._run_next()
+    stage._now += timedelta(seconds=axme.settings.lease_seconds)
+
+    lapsed = axme.runtime.tracker.lapsed(10)
+    done = [brooms.lapsed_leases(axme.runtime), brooms.lapsed_leases(axme.runtime)]
+    again = [brooms.lose(axme.runtime, lease, "again") for lease in lapsed]
+
+    assert (lapsed, done, again) == ([Lease(intent.legs()[0].id, 1)], [1, 0], [0])
+    assert (intent.legs()[0].run, intent.legs()[0].status) == (2, LegStatus.QUEUED)
+    stage.run()
+    assert intent.refresh().result == "done"
+
+
+def test_brooms_that_work_on_one_intent_at_once_leave_one_outcome(stage, axme, asking):
+    """The timeout is decided on what an answer has just changed: it is decided anew, and finds nothing."""
+    intents = [stage.submit(asking(timeout="1h")) for _ in range(3)]
+    ledger = axme.runtime.ledger
+    stage._now += timedelta(hours=1)
+    brooms.refill(axme.runtime)
+
+    def records_then_an_answer(wait_ids):
+        found = ledger.wait_records(wait_ids)
+        axme.answer(intents[1].id, "approved", by="ana")
+        return found
+
+    with as_it_stands(stage, ledger=Faulty(ledger, wait_records=records_then_an_answer)) as rt:
+        done = brooms.due_timers(rt)
+    stage.run()
+
+    assert done == 2
+    assert intents[1].refresh().result == "approved"
+    assert {i.refresh().error["code"] for i in (intents[0], intents[2])} == {"wait_timeout"}
+
+
+# -- the tracker may forget ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loses", ["everything at once", "everything always"])
+def test_losing_the_tracker_costs_nothing_but_time(stage, axme, asking, sleeping, loses):
+    """Reminders, timeouts, wake-ups, deadlines and dead workers are all in the ledger."""
+
+    @axme.task
+    def dying():
+        step(name="effect")(lambda: 1)()
+        return "done"
+
+    reminded = stage.submit(asking(remind_every="1h", max_reminders=1, timeout="3h", on_timeout="rejected"))
+    woken, late = stage.submit(sleeping.s("2h")), stage.submit(sleeping.s("9h"), deadline="2h")
+    stage.kill("effect")
+    orphan = axme.submit(dying.s())
+    stage._relay.flush()
+    stage._run_next()
+
+    tracker = axme.runtime.tracker
+    if loses == "everything always":
+        # Emptied just before each time the sweep takes the timers that are due.
+        def take(*arguments):
+            tracker.clear()
+            brooms.refill(axme.runtime)
+            return tracker.take(*arguments)
+
+        axme._runtime = replace(axme.runtime, tracker=Faulty(tracker, take=take))
+    tracker.clear()
+    stage.run()
+    stage.pass_time("4h")
+
+    assert (reminded.refresh().result, woken.refresh().result, orphan.refresh().result) == ("rejected", "woke", "done")
+    assert late.refresh().status is Status.TIMED_OUT
+    assert [n.kind for n in stage.notices if n.intent_id == reminded.id] == ["wait_opened", "reminder"]
+
+
+def test_without_any_tracker_timers_are_read_from_the_ledger(stage, axme, asking, sleeping):
+    """Redis away: people are still reminded, sleepers wake, deadlines end what is late."""
+    waiting, asleep = stage.submit(asking(timeout="1h", on_timeout="rejected")), stage.submit(sleeping.s("1h"))
+    late = stage.submit(sleeping.s("9h"), deadline="1h")
+    stage._now += timedelta(hours=1)
+
+    with as_it_stands(stage, tracker=DeadTracker()) as rt:
+        counts = sweep(rt, stage._senders, "one", slow=True)
+    stage.run()
+
+    assert counts["timers"] == 3
+    assert (waiting.refresh().result, asleep.refresh().result) == ("rejected", "woke")
+    assert late.refresh().status is Status.TIMED_OUT
+
+
+def test_verbs_go_on_without_the_tracker(stage, axme, asking):
+    """Submitting, running, answering: it is an index and nothing else."""
+    axme._runtime = replace(axme.runtime, tracker=DeadTracker())
+    intent = axme.submit(asking())
+
+    while stage._relay.flush() or stage._run_next():
+        pass
+    axme.answer(intent.id, "approved", by="ana")
+    while stage._relay.flush() or stage._run_next():
+        pass
+
+    assert intent.refresh().result == "approved"
+
+
+def test_a_tracker_that_remembers_what_is_over_harms_nobody(stage, axme, asking):
+    """Its answers only cause a look at the ledger."""
+    intent = stage.submit(asking(timeout="1h"))
+    (wait,) = stage.waits(intent)
+    stage.answer(intent, "approved", by="ana")
+    before = everything(stage)
+    rt = axme.runtime
+
+    rt.tracker.schedule([brooms.Timer("wait", wait.id, stage.now), brooms.Timer("wait", "nobody", stage.now)])
+    rt.tracker.schedule([brooms.Timer("intent", intent.id, stage.now), brooms.Timer("intent", "nobody", stage.now)])
+    rt.tracker.hold([Lease(intent.legs()[0].id, 1), Lease("nobody", 7)], 0)
+    counts = sweep(rt, stage._senders, "one", slow=False)
+
+    assert counts == {}
+    assert everything(stage) == before
+    assert rt.tracker.take(stage.now, 1, 10) == []
+
+
+# -- timers ----------------------------------------------------------------------------------
+
+
+def test_more_timers_than_one_batch_that_fall_due_soon_do_not_keep_the_sweep(app, axme, asking, monkeypatch):
+    """They are looked at once, put back, and fire at their moment."""
+    monkeypatch.setattr(brooms, "BATCH", 4)
+    takes = []
+
+    with Stage(app, tick_seconds=1) as stage:
+        intents = [axme.submit(asking(timeout="1m")) for _ in range(9)]
+        stage.run()
+        stage._now += timedelta(seconds=59)
+        brooms.refill(axme.runtime)
+        tracker = axme.runtime.tracker
+
+        def take(*arguments):
+            takes.append(arguments)
+            assert len(takes) < 20, "the sweep takes the same timers over and over"
+            return tracker.take(*arguments)
+
+        with as_it_stands(stage, tracker=Faulty(tracker, take=take)) as rt:
+            too_soon = brooms.due_timers(rt)
+            stage._now += timedelta(seconds=1)
+            in_time = brooms.due_timers(rt)
+
+    assert (too_soon, in_time) == (0, len(intents))
+
+
+def test_a_sleeper_is_woken_ahead_and_runs_at_its_moment(app, axme, sleeping):
+    """The sweep that comes just before its moment writes the wake-up; its message leaves on time."""
+    with Stage(app, tick_seconds=1) as stage:
+        intent = stage.submit(sleeping.s("1m"))
+        wakes_at = stage.waits(intent)[0].timeout_at
+        stage.pass_time("59.5s")
+        ahead = (intent.refresh().status, intent.legs()[0].status)
+        stage.pass_time("1s")
+
+        assert ahead == (Status.IN_PROGRESS, LegStatus.QUEUED)
+        assert intent.refresh().result == "woke"
+        assert intent.ended_at == wakes_at
+
+
+def test_a_sweep_that_comes_days_late_does_each_thing_once(stage, axme, asking, sleeping):
+    """Beat was down over the weekend."""
+    reminded = stage.submit(asking(remind_every="1h", max_reminders=3))
+    expired = stage.submit(asking(remind_every="1h", timeout="1d", on_timeout="rejected"))
+    slept, late = stage.submit(sleeping.s("1d")), stage.submit(sleeping.s("9d"), deadline="1d")
+
+    stage._now += timedelta(days=3)
+    stage.run()
+
+    kinds = [(n.intent_id, n.kind) for n in stage.notices if n.kind == "reminder"]
+    assert kinds == [(reminded.id, "reminder")]
+    assert (expired.refresh().result, slept.refresh().result) == ("rejected", "woke")
+    assert late.refresh().status is Status.TIMED_OUT
+
+
+# -- messages --------------------------------------------------------------------------------
+
+
+def test_a_lost_message_is_sent_again_and_ever_more_seldom(stage, axme, sleeping):
+    """The broker was flushed: nobody started the leg, so it is published anew, until somebody does."""
+    intent = axme.submit(sleeping.s(0))
+    began, sent = stage.now, []
+
+    for _ in range(4):
+        stage._relay.flush()
+        sent.append((stage.now - began).total_seconds() / 60)
+        assert stage.lose_messages() == 1
+        leg = intent.legs()[0]
+        stage._now = leg.due_at
+        assert brooms.lost_messages(axme.runtime) == 1
+        assert brooms.lost_messages(axme.runtime) == 0
+    stage.run()
+
+    assert sent == [0, 10, 30, 70]
+    assert (intent.refresh().result, intent.legs()[0].resends) == ("woke", 0)
+
+
+def test_messages_lost_in_a_long_wait_for_workers_all_arrive_in_the_end(stage, axme, sleeping):
+    """Whatever was queued when the broker lost it."""
+    intents = axme.submit_many([sleeping.s(0) for _ in range(5)])
+    stage._relay.flush()
+    assert stage.lose_messages() == 5
+
+    stage.pass_time("10m")
+
+    assert {i.refresh().result for i in intents} == {"woke"}
+    assert {i.legs()[0].run for i in intents} == {2}
+
+
+def test_a_message_that_waits_in_the_outbox_is_not_taken_for_lost(stage, axme, sleeping):
+    """A broker that is down is retried by the relay; the sweep does not add copies."""
+    intent = stage.submit(sleeping.s(0).set(countdown=3600))
+
+    stage._now += timedelta(minutes=59)
+    resent = brooms.lost_messages(axme.runtime)
+
+    assert resent == 0
+    stage.pass_time("1h")
+    assert intent.refresh().result == "woke"
+
+
+def test_what_a_dead_worker_had_still_to_send_is_sent_by_the_sweep(stage, asking):
+    """It died between its commit and its relay: the notice goes out all the same, once."""
+    stage.kill("wait_for_human", recorded=True)
+    intent = stage.submit(asking())
+    stage.pass_time("1m")
+
+    assert intent.refresh().status is Status.WAITING
+    assert [n.kind for n in stage.notices] == ["wait_opened"]
+
+
+def test_a_parents_wait_is_answered_by_the_sweep_if_the_childs_worker_died(stage, axme, sleeping):
+    """The child's end and what its parent is told are one commit."""
+
+    @axme.task
+    def parent():
+        return wait_for_agent(sleeping.s("1h"))
+
+    intent = stage.submit(parent.s())
+    stage.kill("end", recorded=True)
+    stage.pass_time("2h")
+
+    assert intent.refresh().result == "woke"
+
+
+def test_an_early_report_whose_wait_opened_is_matched_by_the_sweep(stage, axme):
+    """The process that opened the wait died before it looked."""
+
+    @axme.task
+    def job():
+        return wait_for_tool("warehouse", "job-1")
+
+    stage.complete_tool("warehouse", "job-1", 7)
+    stage.kill("wait_for_tool:warehouse", recorded=True)
+    intent = axme.submit(job.s())
+    stage._relay.flush()
+    stage._run_next()
+
+    matched = [brooms.early_answers(axme.runtime), brooms.early_answers(axme.runtime)]
+    stage.run()
+
+    assert matched == [1, 0]
+    assert intent.refresh().result == 7
+
+
+# -- the whole pass --------------------------------------------------------------------------
+
+
+def test_a_broom_that_fails_does_not_keep_the_others_from_their_work(stage, axme, asking, caplog):
+    """A ledger that answers some questions is better than none; the log says which broom stopped."""
+    intent = stage.submit(asking(timeout="1h", on_timeout="rejected"))
+    stage._now += timedelta(hours=1)
+    brooms.refill(axme.runtime)
+
+    def away(*_):
+        raise LedgerUnavailable("away")
+
+    broken = Faulty(axme.runtime.ledger, outbox_due=away, unmatched_early_answers=away)
+    with as_it_stands(stage, ledger=broken) as rt, caplog.at_level(logging.WARNING):
+        counts = sweep(rt, stage._senders, "one", slow=True)
+    stage.run()
+
+    assert counts["timers"] == 1
+    assert {r.args[0] for r in caplog.records if r.msg.startswith("broom")} == {"outbox", "matched"}
+    assert intent.refresh().result == "rejected"
+
+
+def test_a_sweeper_notes_that_it_swept(stage, axme):
+    """So that a worker knows whether it must, and ``doctor`` whether anybody does."""
+    sweep(axme.runtime, stage._senders, "beat-1")
+
+    assert axme.runtime.tracker.ticks() == {"beat-1": stage.now}
+
+
+def test_of_many_sweepers_one_does_the_slow_brooms_in_a_while(stage, axme, sleeping):
+    """Five beats do not read the whole ledger five times."""
+    stage.submit(sleeping.s("30s"))
+    rt = axme.runtime
+    axme._runtime = replace(rt, settings=replace(rt.settings, tick_seconds=1.0))
+
+    first = [("refilled" in sweep(axme.runtime, stage._senders, f"beat-{n}")) for n in range(3)]
+    stage._now += timedelta(seconds=11)
+    later = [("refilled" in sweep(axme.runtime, stage._senders, f"beat-{n}")) for n in range(3)]
+
+    assert (first, later) == ([True, False, False], [True, False, False])
+
+
+def test_what_ended_long_ago_is_pruned_but_not_what_still_has_something_open(app, axme, sleeping):
+    """``axme_retention``; an open dead letter or an undelivered row keeps its intent."""
+
+    @axme.task
+    def failing():
+        raise ValueError
+
+    with Stage(app, retention="30d") as stage:
+        old, failed = stage.submit(sleeping.s(0)), stage.submit(failing.s())
+        stage.pass_time("29d")
+        young, resting = stage.submit(sleeping.s(0)), stage.submit(sleeping.s("90d"))
+        stage._now += timedelta(days=2)
+
+        pruned = [brooms.prune(axme.runtime, 100), brooms.prune(axme.runtime, 100)]
+
+        assert pruned == [1, 0]
+        left = {intent.id for intent in axme.intents()}
+        assert left == {failed.id, young.id, resting.id} and old.id not in left
+
+
+def test_without_a_retention_nothing_is_ever_pruned(stage, axme, sleeping):
+    """Nobody loses history for not having read the manual."""
+    stage.submit(sleeping.s(0))
+    stage._now += timedelta(days=3650)
+
+    assert brooms.prune(axme.runtime, 100) == 0
+    assert len(list(axme.intents())) == 1
+
+
+def test_each_app_sweeps_its_own_ledger(stage, axme):
+    """Two apps in one process: Celery shares tasks among apps unless told not to."""
+    other = Celery("other", broker="memory://", set_as_current=False)
+    Axme(other)
+    stranger = Celery("stranger", broker="memory://", set_as_current=False)
+
+    @axme.task
+    def durable():
+        return 1
+
+    for app in (other, stranger):
+        app.finalize()
+
+    assert SWEEP_TASK in other.tasks and other.tasks[SWEEP_TASK].app is other
+    assert other.tasks[SWEEP_TASK].run.__closure__ != axme.app.tasks[SWEEP_TASK].run.__closure__
+    assert SWEEP_TASK not in stranger.tasks
+    assert durable.name not in other.tasks and durable.name not in stranger.tasks
+
+
+def test_every_kind_of_delivery_has_somebody_who_sends_it(axme):
+    """A kind without a sender would stay in the outbox for ever."""
+    assert axme.senders.keys() == set(DeliveryKind)
