@@ -45,7 +45,7 @@ def carry_out(rt: Runtime, decide: Callable[[], Sequence[Change]]) -> tuple[Chan
         if not changes:
             return ()
         try:
-            rt.ledger.commit(*changes)
+            changes = rt.ledger.commit(*changes)
         except StaleChange:
             if attempt == TRIES - 1:
                 raise

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from .errors import AxmeError
@@ -26,22 +26,34 @@ LONGEST_PAUSE_SECONDS = 30.0
 RESULT_TRIES, RESULT_LONGEST_PAUSE_SECONDS = 200, 3600.0
 
 
-def send_all(rt: Runtime, senders: Mapping[DeliveryKind, Sender], deliveries: Sequence[Delivery]) -> int:
-    """Send each delivery and settle all of them in the outbox. Returns how many were sent.
+@dataclass(frozen=True)
+class Outcome:
+    """How sending went; ``settle`` writes it to the outbox."""
+
+    sent: list[str] = field(default_factory=list)
+    failed: list[Delivery] = field(default_factory=list)
+    dead: list[tuple[Delivery, DeadLetter]] = field(default_factory=list)
+
+
+def settle(rt: Runtime, outcome: Outcome) -> None:
+    """Remove what was sent, put back what failed, file what ran out of tries."""
+    rt.ledger.outbox_settle(outcome.sent, outcome.failed, outcome.dead)
+
+
+def send_all(rt: Runtime, senders: Mapping[DeliveryKind, Sender], deliveries: Sequence[Delivery]) -> Outcome:
+    """Send each delivery. The caller settles the outcome: until then, whatever was sent would be sent again.
 
     A sender that fails spoils only its own delivery, except that after one failure to publish the rest of that
     kind are put back at once: a broker that is down is not asked a thousand times.
     """
-    sent: list[str] = []
-    failed: list[Delivery] = []
-    dead: list[tuple[Delivery, DeadLetter]] = []
+    outcome = Outcome()
     broken: dict[DeliveryKind, str] = {}
     for delivery in deliveries:
         why = broken.get(delivery.kind)
         if why is None:
             try:
                 senders[delivery.kind](delivery)
-                sent.append(delivery.id)
+                outcome.sent.append(delivery.id)
                 continue
             except Exception as error:
                 why = f"{type(error).__name__}: {error}"[:1000]
@@ -54,16 +66,13 @@ def send_all(rt: Runtime, senders: Mapping[DeliveryKind, Sender], deliveries: Se
                     broken[delivery.kind] = why
         if delivery.kind is DeliveryKind.POLL:
             # Not worth a second try: the wait's next poll asks anew.
-            sent.append(delivery.id)
+            outcome.sent.append(delivery.id)
         else:
-            _sort_failed(rt, delivery, why, failed, dead)
-    rt.ledger.outbox_settle(sent, failed, dead)
-    return len(sent)
+            _sort_failed(rt, delivery, why, outcome)
+    return outcome
 
 
-def _sort_failed(
-    rt: Runtime, delivery: Delivery, why: str, failed: list[Delivery], dead: list[tuple[Delivery, DeadLetter]]
-) -> None:
+def _sort_failed(rt: Runtime, delivery: Delivery, why: str, outcome: Outcome) -> None:
     tries = delivery.attempts + 1
     now = rt.ledger.now()
     again_in = pause(delivery.kind, tries, rt.settings.webhook_retry_seconds)
@@ -72,9 +81,9 @@ def _sort_failed(
             id=rt.new_id(), kind="delivery", intent_id=delivery.intent_id, leg_id=delivery.leg_id,
             delivery_id=delivery.id, code=f"{delivery.kind.value.lower()}_undeliverable", reason=why, at=now,
         )  # fmt: skip
-        dead.append((delivery, letter))
+        outcome.dead.append((delivery, letter))
         return
-    failed.append(replace(delivery, attempts=tries, last_error=why, next_at=now + again_in))
+    outcome.failed.append(replace(delivery, attempts=tries, last_error=why, next_at=now + again_in))
 
 
 def pause(kind: DeliveryKind, tries: int, notice_seconds: Sequence[float]) -> timedelta | None:

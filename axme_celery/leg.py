@@ -41,6 +41,10 @@ log = logging.getLogger(__name__)
 GUARD = timedelta(seconds=10)
 
 
+#: Decides on an intent and its leg as they are.
+Decide = Callable[[Intent, Leg], Sequence[Change]]
+
+
 class RetryAsked(LegInterrupt):
     """The task asked Celery to retry it."""
 
@@ -67,10 +71,14 @@ class RunningLeg:
     journal: dict[tuple[str, int], Checkpoint | Wait]
     #: Called with the state AsyncResult is to show, before a wait is opened.
     show_waiting: Callable[[], None]
+    #: Recorded, and not asked for by this run so far.
+    _unasked: set[tuple[str, int]] = field(default_factory=set)
     _calls: dict[str, int] = field(default_factory=dict)
-    _asked: set[tuple[str, int]] = field(default_factory=set)
+    _positions: int = 0
     #: Steps that raised in this run, not recorded: the task may be retried and do them again.
     _raised: list[tuple[tuple[str, int], int, Exception]] = field(default_factory=list)
+    #: Set once this run is leaving its body: nothing new may begin in it then, not in a ``finally`` either.
+    _left: LegInterrupt | None = None
 
     @property
     def fence(self) -> tuple[str, int]:
@@ -81,9 +89,9 @@ class RunningLeg:
         """The key of the next step or wait of this name, and its position among all."""
         nth = self._calls.get(name, 0) + 1
         self._calls[name] = nth
-        position = len(self._asked)
-        self._asked.add((name, nth))
-        return (name, nth), position
+        self._unasked.discard((name, nth))
+        self._positions += 1
+        return (name, nth), self._positions - 1
 
     def raised(self, key: tuple[str, int], position: int, error: Exception) -> None:
         """A step raised. Should the body handle that and go on, the failure becomes part of the record."""
@@ -91,12 +99,18 @@ class RunningLeg:
 
     def record_failure(self, key: tuple[str, int], position: int, error: Exception) -> None:
         """Record a step as failed: later runs raise the same again instead of running it."""
-        value = self.rt.codec.encode(describe(error), what="error", limit_bytes=1 << 20, setting="axme_result_bytes")
+        described = describe(error, attributes=True)
+        value = self.rt.codec.encode(described, what="error", limit_bytes=1 << 20, setting="axme_result_bytes")
         checkpoint = Checkpoint(
             leg_id=self.leg.id, name=key[0], nth=key[1], position=position, run=self.leg.run,
             recorded=Recorded.FAILED, value=value,
         )  # fmt: skip
         self.rt.ledger.commit(Change(fence=self.fence, checkpoints=(checkpoint,)))
+
+    def leaves(self, interrupt: LegInterrupt) -> LegInterrupt:
+        """Note that this run leaves its body by this interrupt, which is then raised."""
+        self._left = self._left or interrupt
+        return self._left
 
     def before_new(self, key: tuple[str, int]) -> None:
         """Called before anything happens that no earlier run recorded. Leaves the body if it must not happen here.
@@ -104,32 +118,36 @@ class RunningLeg:
         Raises HandedBack when the worker is stopping, LeaseLost when this run has been replaced, Drifted when
         earlier runs recorded what the code has not asked for: then it is other code than they ran.
         """
-        if self.journal:
+        if self._left is not None:
+            raise self._left
+        if self._unasked:
             self._refuse_drift(key)
         if self.rt.stopping():
-            raise HandedBack(f"leg {self.leg.id} goes back to the queue: its worker is stopping")
+            raise self.leaves(HandedBack(f"leg {self.leg.id} goes back to the queue: its worker is stopping"))
         if self.rt.lease_age_seconds() > self.rt.settings.lease_seconds:
             # This process was held up for longer than its lease. Ask before causing any more effects.
             lease = Lease(*self.fence)
             if not self.rt.ledger.running([lease], 1):
-                raise lost(self.leg)
+                raise self.leaves(lost(self.leg))
         while self._raised:
             # The body went on past these: a later run must take the same way.
             self.record_failure(*self._raised.pop(0))
 
+    def __post_init__(self) -> None:
+        self._unasked = set(self.journal)
+
     def _refuse_drift(self, key: tuple[str, int]) -> None:
         forgiven_before = self.leg.drift_accepted_run
-        unasked = [
-            known for known, entry in self.journal.items() if known not in self._asked and entry.run >= forgiven_before
-        ]
+        unasked = [known for known in self._unasked if self.journal[known].run >= forgiven_before]
         if not unasked or self.leg.on_drift == "continue":
             return
         name, nth = min(unasked, key=lambda known: self.journal[known].position)
-        raise Drifted(
+        drifted = Drifted(
             f"the code of {self.leg.task} has changed: it came to {key[0]!r} (call {key[1]}), which no run recorded, "
             f"without asking for {name!r} (call {nth}), which one did. Nothing new was run. Put the old code back and "
             f"`unpark`, or `unpark --accept-drift` to go on with this code"
         )
+        raise self.leaves(drifted)
 
 
 _current: ContextVar[RunningLeg | None] = ContextVar("axme_leg", default=None)
@@ -176,16 +194,16 @@ def run(
             value = body(running)
         finally:
             _current.reset(token)
-        _complete(rt, leg, value, guarded)
+        _complete(rt, record.intent, leg, value, guarded)
         return value
     except LegInterrupt as interrupt:
-        _settle_interrupt(rt, leg, interrupt)
+        _settle_interrupt(rt, record.intent, leg, interrupt)
         raise
     except LedgerUnavailable as error:
         # The ledger could not take the end of this run, so it has not ended: the lease runs out and it runs again.
         raise LeaseLost(f"run {run} of leg {leg_id} could not be settled: {error}") from error
     except Exception as error:
-        _fail(rt, leg, error, guarded)
+        _fail(rt, record.intent, leg, error, guarded)
         raise
     finally:
         best_effort(lambda: rt.tracker.release([Lease(leg_id, run)]))
@@ -206,7 +224,7 @@ def claim(rt: Runtime, leg_id: str, run: int) -> LegRecord:
     # sweep, while a claim without a lease would be found late. Only where there is none: a duplicate of this
     # message must not lengthen the lease of a worker that is dead.
     best_effort(lambda: rt.tracker.seed([lease], rt.settings.lease_seconds))
-    claimed: list[LegRecord] = []
+    loaded: list[LegRecord] = []
 
     def decide() -> Sequence[Change]:
         record = rt.ledger.leg_record(leg_id)
@@ -218,17 +236,17 @@ def claim(rt: Runtime, leg_id: str, run: int) -> LegRecord:
             )
         except StaleChange as why:
             raise NotToBeHad(str(why)) from None
-        intent = change.intent or record.intent
-        claimed[:] = [LegRecord(intent, change.legs[0][1], record.checkpoints, record.waits)]
+        loaded[:] = [record]
         return [change]
 
     try:
-        carry_out(rt, decide)
+        (change,) = carry_out(rt, decide)
     except NotToBeHad:
         # Only a lease of our own making may be dropped: the same run may be held by its rightful worker.
         _release_unless_running(rt, lease)
         raise
-    return claimed[0]
+    (record,) = loaded
+    return LegRecord(change.intent or record.intent, change.legs[0][1], record.checkpoints, record.waits)
 
 
 def _release_unless_running(rt: Runtime, lease: Lease) -> None:
@@ -241,19 +259,25 @@ def lost(leg: Leg) -> LeaseLost:
     return LeaseLost(f"run {leg.run} of leg {leg.id} was replaced or its intent has ended; it may record nothing more")
 
 
-def settle(rt: Runtime, leg: Leg, decide: Callable[[Intent, Leg], Change]) -> tuple[Change, ...]:
-    """Commit what ends this run. Raises LeaseLost when the run was replaced or its intent ended meanwhile."""
+def settle(rt: Runtime, intent: Intent, leg: Leg, decide: Decide) -> tuple[Change, ...]:
+    """Commit what ends this run: decided on the intent and leg as known, and anew from the ledger if that is stale.
+
+    Raises LeaseLost when the run was replaced or its intent ended meanwhile.
+    """
+    known = [(intent, leg)]
 
     def on_loaded() -> Sequence[Change]:
+        if known:
+            return decide(*known.pop())
         record = rt.ledger.leg_record(leg.id, history=False)
         if record is None or record.leg.run != leg.run or record.leg.status is not LegStatus.RUNNING:
             raise lost(leg)
-        return [decide(record.intent, record.leg)]
+        return decide(record.intent, record.leg)
 
     return carry_out(rt, on_loaded)
 
 
-def _complete(rt: Runtime, leg: Leg, value: Any, guarded: bool) -> None:
+def _complete(rt: Runtime, intent: Intent, leg: Leg, value: Any, guarded: bool) -> None:
     result = rt.codec.encode(
         value, what=f"result of {leg.task}", limit_bytes=rt.settings.result_bytes, setting="axme_result_bytes"
     )
@@ -261,50 +285,53 @@ def _complete(rt: Runtime, leg: Leg, value: Any, guarded: bool) -> None:
     guard_at = on.now + GUARD if guarded else None
     changes = settle(
         rt,
+        intent,
         leg,
-        lambda intent, now_leg: lifecycle.complete(intent, now_leg, result, guard_at=guard_at, token=token, on=on),
+        lambda now, now_leg: [lifecycle.complete(now, now_leg, result, guard_at=guard_at, token=token, on=on)],
     )
     _remember_guards(changes)
 
 
-def _fail(rt: Runtime, leg: Leg, error: Exception, guarded: bool) -> None:
+def _fail(rt: Runtime, intent: Intent, leg: Leg, error: Exception, guarded: bool) -> None:
     on, token = occasion(rt), rt.new_id()
     described = describe(error)
     try:
         changes = settle(
             rt,
+            intent,
             leg,
-            lambda intent, now_leg: lifecycle.fail(
-                intent, now_leg, described, seen_by_celery=True,
-                guard_at=on.now + GUARD if guarded else None, token=token, on=on,
-            ),
+            lambda now, now_leg: [
+                lifecycle.fail(
+                    now, now_leg, described, seen_by_celery=True,
+                    guard_at=on.now + GUARD if guarded else None, token=token, on=on,
+                )
+            ],
         )  # fmt: skip
     except LedgerUnavailable as away:
         raise LeaseLost(f"run {leg.run} of leg {leg.id} could not be settled: {away}") from error
     _remember_guards(changes)
 
 
-def _settle_interrupt(rt: Runtime, leg: Leg, interrupt: LegInterrupt) -> None:
+def _settle_interrupt(rt: Runtime, intent: Intent, leg: Leg, interrupt: LegInterrupt) -> None:
     """Record why the leg left its body. A suspended leg is recorded already, a lost one may record nothing."""
     on = occasion(rt)
+
+    def decide(now: Intent, now_leg: Leg) -> Sequence[Change]:
+        match interrupt:
+            case HandedBack():
+                return [lifecycle.hand_back(now, now_leg, on=on)]
+            case Drifted():
+                return [lifecycle.park(now, now_leg, code="drift", reason=str(interrupt), on=on)]
+            case RetryAsked():
+                start_at = interrupt.start_at or on.now
+                return [
+                    lifecycle.retry(now, now_leg, interrupt.signature, cause=interrupt.cause, start_at=start_at, on=on)
+                ]
+            case _:
+                return ()
+
     try:
-        if isinstance(interrupt, HandedBack):
-            settle(rt, leg, lambda intent, now_leg: lifecycle.hand_back(intent, now_leg, on=on))
-        elif isinstance(interrupt, Drifted):
-            settle(
-                rt,
-                leg,
-                lambda intent, now_leg: lifecycle.park(intent, now_leg, code="drift", reason=str(interrupt), on=on),
-            )
-        elif isinstance(interrupt, RetryAsked):
-            settle(
-                rt,
-                leg,
-                lambda intent, now_leg: lifecycle.retry(
-                    intent, now_leg, interrupt.signature, cause=interrupt.cause,
-                    start_at=interrupt.start_at or on.now, on=on,
-                ),
-            )  # fmt: skip
+        settle(rt, intent, leg, decide)
     except (LeaseLost, LedgerUnavailable) as why:
         log.warning("leg %s left its body but that was not recorded: %s", leg.id, why, extra={"leg": leg.id})
 

@@ -30,8 +30,10 @@ log = logging.getLogger(__name__)
 HORIZON_SECONDS = 3.0
 #: More than this many unsent deliveries are left to the sweep: memory must not grow while a broker is away.
 CAPACITY = 20_000
-#: Sent and settled in one go.
+#: Sent in one go, and settled in one go.
 BATCH = 100
+#: What was sent stays in the outbox this long, to be removed together with others.
+LINGER_SECONDS = 0.2
 #: After the tracker failed it is left alone for so long: what it was not told, the sweep puts in.
 TRACKER_REST_SECONDS = 5.0
 #: How soon after the call a caller's transaction is looked for; then after three times as long, up to a second.
@@ -64,12 +66,14 @@ class RelayThread:
         self._heap: list[tuple[float, int, Delivery]] = []
         self._late: list[_Late] = []
         self._settled: list[str] = []
+        self._settle_at = 0.0
         self._news: list[Change] = []
         self._tracker_rests_until = 0.0
         self._gate = ForkGate()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._busy = False
+        self._draining = False
 
     def send(self, deliveries: Sequence[Delivery]) -> None:
         """Send these when each is due; returns at once."""
@@ -97,19 +101,26 @@ class RelayThread:
     def settled(self, delivery_ids: Sequence[str]) -> None:
         """These need no sending any more: remove their rows, in one go with others."""
         with self._changed:
+            if not self._settled:
+                self._settle_at = time.monotonic() + LINGER_SECONDS
             self._settled.extend(delivery_ids)
             self._wake()
 
     def drain(self, seconds: float) -> bool:
         """Wait until everything due is sent, at most this long. True when nothing is left."""
         until = time.monotonic() + seconds
+        with self._changed:
+            self._draining = True
+            self._changed.notify()
         while time.monotonic() < until:
             with self._changed:
                 due = self._heap and self._heap[0][0] <= time.monotonic()
                 left = due or self._busy or self._settled or self._late or self._news
                 if self._thread is None or not left:
+                    self._draining = False
                     return True
             time.sleep(0.005)
+        self._draining = False
         return False
 
     def _wake(self) -> None:
@@ -129,7 +140,9 @@ class RelayThread:
                 batch: list[Delivery] = []
                 while self._heap and self._heap[0][0] <= now and len(batch) < BATCH:
                     batch.append(heapq.heappop(self._heap)[2])
-                settled, self._settled = self._settled, []
+                settled: list[str] = []
+                if self._settled and (self._settle_at <= now or len(self._settled) >= BATCH or self._draining):
+                    settled, self._settled = self._settled, []
                 news, self._news = self._news, []
                 late = [one for one in self._late if one.at <= now]
                 self._late = [one for one in self._late if one.at > now]
@@ -147,8 +160,11 @@ class RelayThread:
         for one in late:
             batch += self._committed(rt, one)
         try:
-            if batch:
-                send_all(rt, self._senders, batch)
+            outcome = send_all(rt, self._senders, batch)
+            if outcome.failed or outcome.dead:
+                rt.ledger.outbox_settle((), outcome.failed, outcome.dead)
+            if outcome.sent:
+                self.settled(outcome.sent)
             if settled:
                 rt.ledger.outbox_settle(settled)
         finally:
@@ -176,10 +192,13 @@ class RelayThread:
 
     def _ready(self) -> bool:
         next_in = self._until_next()
-        return bool(self._settled or self._news) or (next_in is not None and next_in <= 0)
+        settle_now = bool(self._settled) and (len(self._settled) >= BATCH or self._draining)
+        return settle_now or bool(self._news) or (next_in is not None and next_in <= 0)
 
     def _until_next(self) -> float | None:
         moments = [one.at for one in self._late]
         if self._heap:
             moments.append(self._heap[0][0])
+        if self._settled:
+            moments.append(self._settle_at)
         return min(moments) - time.monotonic() if moments else None

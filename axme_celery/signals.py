@@ -47,6 +47,9 @@ def connect(axme: Axme) -> None:
 
     def worker_init(sender: Any = None, **_: Any) -> None:
         if sender is not None and sender.app is axme.app:
+            # Loaded before the pool forks, so that its children share it.
+            from . import ledger  # noqa: F401
+
             install(axme)
             axme.keeper.start()
 
@@ -87,12 +90,14 @@ def connect(axme: Axme) -> None:
 def install(axme: Axme) -> None:
     """Wrap every registered task, once. Celery's own are left alone."""
     axme.app.finalize()
-    for name, task in list(axme.app.tasks.items()):
-        if not name.startswith("celery.") and not getattr(task, "__axme_wrapped__", False):
-            _wrap(axme, task)
+    for task in list(axme.app.tasks.values()):
+        wrap(axme, task)
 
 
-def _wrap(axme: Axme, task: Task) -> None:
+def wrap(axme: Axme, task: Task) -> None:
+    """Have this task's messages looked at, and carried when they are a leg's. Twice is once; not for Celery's own."""
+    if task.name.startswith("celery.") or getattr(task, "__axme_wrapped__", False):
+        return
     task.run = _as_leg(axme, task, task.run)
     task.Request = _request_class(axme, task.Request)
     task.__axme_wrapped__ = True

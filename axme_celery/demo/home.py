@@ -20,7 +20,7 @@ HOME_VARIABLE = "AXME_DEMO_HOME"
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """What the demo's processes agree on; kept as ``demo.json``, readable by its owner only (URLs may hold passwords)."""
+    """What the demo's processes agree on. Kept as ``demo.json``, for its owner's eyes: URLs may hold passwords."""
 
     broker_url: str
     result_backend: str
@@ -35,7 +35,7 @@ class DemoConfig:
     query: str | None = None
 
     def celery_settings(self) -> dict[str, Any]:
-        """What of this is Celery's own configuration. All else of Celery stays at its defaults: early ack, prefetch of 4."""
+        """What of this is Celery's own configuration. All else of Celery stays at its defaults, early ack included."""
         return {
             "broker_url": self.broker_url,
             "broker_transport_options": self.broker_transport_options,
@@ -108,8 +108,8 @@ class DemoHome:
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a kill leaves the old one or the new one, never half of it."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(unfinished, "w", encoding="utf-8", newline="") as file:
+    with unfinished.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    unfinished.replace(path)

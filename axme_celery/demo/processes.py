@@ -43,7 +43,7 @@ class Crew:
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
         """Start a process under a name, output to ``<logs>/<name>.log``. Returns its id, also that of its group."""
-        with open(self.log(name), "ab") as log:
+        with self.log(name).open("ab") as log:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

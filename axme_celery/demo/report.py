@@ -27,7 +27,7 @@ def as_csv(rows: Iterable[Sequence[object]]) -> str:
 
 def read_csv(path: Path) -> Table:
     """A file with a header line."""
-    with open(path, encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         columns, *rows = csv.reader(file)
     return Table(columns=columns, rows=rows)
 

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import TextIO
 
 from ..errors import BadInput
+from ..model import Status
 from .broker import check_choice, open_broker, without_password
 from .home import HOME_VARIABLE, DemoConfig, DemoHome
 from .narrator import Narrator
@@ -124,7 +125,20 @@ def _set_up(
         )
     )
     os.environ[HOME_VARIABLE] = str(home.path)
+    _check_ledger(ledger)
     _start_processes(home, crew, narrator, queue)
+
+
+def _check_ledger(url: str) -> None:
+    """Refuse a ledger in which something is under way: the demo's beat and workers would take part in it."""
+    from .app import axme
+
+    underway = next(axme.intents(status=[status for status in Status if not status.is_final], limit=1), None)
+    if underway is not None:
+        raise BadInput(
+            f"the ledger {without_password(url)} holds intents that have not ended, {underway.id} for one; "
+            "give the demo a database of its own"
+        )
 
 
 def _start_processes(home: DemoHome, crew: Crew, narrator: Narrator, queue: str) -> None:

@@ -39,7 +39,9 @@ class Answer:
 
 
 #: What ``--yes`` says.
-UNATTENDED = Answer(outcome="approved", by="demo --yes", comment="Nobody is at the terminal; approved by the demo.")
+UNATTENDED = Answer(
+    outcome="approved", by="demo --yes", comment="Nobody is at the terminal; approved by the demo.", data={}
+)
 
 
 def sign_off(
@@ -103,5 +105,5 @@ def _approval(terminal: TextIO, narrator: Narrator) -> Answer:
     narrator.ask("Comment (Enter for none):")
     comment = terminal.readline().strip() or None
     return Answer(
-        outcome="approved", by=getpass.getuser(), comment=comment, data={"headline": headline} if headline else None
+        outcome="approved", by=getpass.getuser(), comment=comment, data={"headline": headline} if headline else {}
     )

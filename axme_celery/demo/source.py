@@ -57,15 +57,20 @@ def weather(folder: Path) -> Source:
 
 
 def users_own(url: str, query: str) -> Source:
-    """The user's database and query. Raises BadInput for anything but one reading statement."""
+    """The user's database and query. Raises BadInput unless it is one reading statement, and the database is there."""
+    statement = one_reading_statement(query)
     try:
-        make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError):
         # Without the cause: it would carry the URL, and with it the password, into a log.
         raise BadInput(
             "--source is not a SQLAlchemy URL; write for instance postgresql+psycopg://user@host/name"
         ) from None
-    return Source(url=url, query=one_reading_statement(query))
+    file = parsed.database if parsed.get_backend_name() == "sqlite" else None
+    if file and file != ":memory:" and not file.startswith("file:") and not Path(file).is_file():
+        # SQLite would make an empty one.
+        raise BadInput(f"--source: there is no database file {file}")
+    return Source(url=url, query=statement)
 
 
 def one_reading_statement(query: str) -> str:

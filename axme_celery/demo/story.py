@@ -6,6 +6,7 @@ and fails by name when it does not come in time.
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import sys
@@ -68,11 +69,16 @@ class Story:
     def _await_warehouse(self) -> None:
         self._until("the wait for the warehouse", lambda: self._wait(WaitKind.TOOL))
         self._narrator.tell("waiting", "for the warehouse to run its query; no worker is busy with it")
-        self._until("the warehouse's report", lambda: self._opened(WaitKind.TOOL).status == WaitStatus.ANSWERED)
-        rows = warehouse.job(self._home.warehouse, self._job_id).row_count
+        rows = self._until("the warehouse's report", self._rows_reported)
         self._narrator.tell(
             "resumed", f"the warehouse reported {rows:,} rows in {warehouse.PAGES} pages; exporting them"
         )
+
+    def _rows_reported(self) -> int | None:
+        """How many, once the intent has heard of it; None for ever when the job failed, which ends the intent."""
+        if self._opened(WaitKind.TOOL).status != WaitStatus.ANSWERED:
+            return None
+        return warehouse.job(self._home.warehouse, self._job_id).row_count
 
     def _kill(self) -> None:
         line = self._until(f"page {KILL_PAGE}", lambda: self._begun(KILL_PAGE, 1))
@@ -90,8 +96,8 @@ class Story:
         line = self._until("the takeover", lambda: self._begun(KILL_PAGE, 2))
         self._narrator.tell(
             "taken over",
-            f"{line.at - self._killed_at:.1f} s after the kill, by {self._crew.group_of(line.pid)}: run {line.run} goes on "
-            f"with page {KILL_PAGE}; pages 1 to {KILL_PAGE - 1} are recorded and do not run again",
+            f"{line.at - self._killed_at:.1f} s after the kill, by {self._crew.group_of(line.pid)}\n"
+            f"run {line.run} goes on with page {KILL_PAGE}; those before it are recorded and do not run again",
         )
 
     def _sign_off(self) -> None:
@@ -155,7 +161,7 @@ class Story:
             killed_pid=pid,
             exit_code=self._crew.exit_code(name),
             lines=witness.read(self._home.witness),
-            recorded={step.result["page"]: step.run for step in steps},
+            recorded={json.loads(step.value)["page"]: step.run for step in steps},
             exported="".join(
                 self._home.part(page).read_bytes().decode() for page in pages if self._home.part(page).exists()
             ),

@@ -73,7 +73,7 @@ class Reporter(Protocol):
         self, tool: str, job_id: str, result: dict[str, Any] | None = None, error: dict[str, Any] | None = None
     ) -> object: ...
 
-    def heartbeat_tool(self, tool: str, job_id: str, progress: dict[str, Any] | None = None) -> object: ...
+    def heartbeat_tool(self, tool: str, job_id: str) -> object: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +191,8 @@ class Warehouse:
         columns: list[str] = []
         row_count = 0
         heartbeat_due = time.monotonic()
-        for columns, rows in columns_and_batches(self._source):
+        for names, rows in columns_and_batches(self._source):
+            columns = names
             if row_count + len(rows) > MAX_ROWS:
                 raise BadInput(f"the query gives more than {MAX_ROWS:,} rows; add a LIMIT")
             with _jobs(self._folder) as connection:
@@ -201,16 +202,16 @@ class Warehouse:
                 )
             row_count += len(rows)
             if time.monotonic() >= heartbeat_due:
-                self._heartbeat(job_id, row_count)
+                self._heartbeat(job_id)
                 heartbeat_due = time.monotonic() + HEARTBEAT_SECONDS
             time.sleep(self._source.pause_seconds)
         if not row_count:
             raise BadInput("the query gives no rows; there is nothing to export")
         return columns, row_count
 
-    def _heartbeat(self, job_id: str, row_count: int) -> None:
+    def _heartbeat(self, job_id: str) -> None:
         try:
-            self._reporter.heartbeat_tool(TOOL, job_id, progress={"rows": row_count})
+            self._reporter.heartbeat_tool(TOOL, job_id)
         except AxmeError as failure:
             # A missed sign of life is made up by the next; the job goes on. The wait may also not be open yet.
             log.info("job %s: heartbeat not taken: %s", job_id, failure)

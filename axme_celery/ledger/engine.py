@@ -1,28 +1,39 @@
-"""Connections to the ledger's database: made on first use, one set per process, never shared across a fork."""
+"""Connections to the ledger's database: made on first use, one pool per process, never shared across a fork."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import PoolProxiedConnection
 
 from ..errors import BadSetting
+from .driver import Driver
 
 #: How long SQLite waits for another writer before it gives up.
 SQLITE_BUSY_SECONDS = 30
 
+_all: weakref.WeakSet[Engines] = weakref.WeakSet()
+#: The pools a fork copied into this process. Their sockets and files are the parent's: using them would mix up its
+#: answers, closing them would hang up on it. So they are kept, untouched, and never collected.
+_inherited: list[Engine] = []
+
 
 class Engines:
-    """The engines of one ledger URL for the process that asks.
+    """The connections of one ledger URL, for the process that asks.
 
-    ``durable`` waits for the disk at commit, ``relaxed`` (PostgreSQL) does not. A forked child gets its own;
-    the parent's sockets are left alone, for both would read each other's answers.
+    ``sqlite://`` (in memory) is a database file in memory where there is such a place, else in the temporary folder,
+    gone when this object is or its process ends. A database in SQLite's own memory is one connection's: threads that
+    share that roll back one another's transactions.
     """
 
     def __init__(self, url: str) -> None:
@@ -38,94 +49,140 @@ class Engines:
         if backend == "postgresql" and self.url.get_driver_name() != "psycopg":
             self.url = self.url.set(drivername="postgresql+psycopg")
         self.is_sqlite = backend == "sqlite"
-        self.is_memory = self.is_sqlite and self.url.database in (None, "", ":memory:")
-        #: One connection serves all threads of an in-memory database, one at a time.
-        self.exclusive = threading.RLock()
+        self.is_memory = self.is_sqlite and (
+            not self.url.database or ":memory:" in self.url.database or self.url.query.get("mode") == "memory"
+        )
         self._lock = threading.Lock()
-        self._pid = 0
-        self._made: dict[str, Engine] = {}
+        self._engine: Engine | None = None
+        #: Where a ledger in memory is.
+        self._folder: Path | None = None
+        _all.add(self)
 
     @property
     def durable(self) -> Engine:
-        """Commits reach the disk before they return."""
-        return self._engine("durable")
+        """SQLAlchemy's engine: transactions as usual, whose commits reach the disk before they return."""
+        engine = self._engine
+        if engine is None:
+            with self._lock:
+                engine = self._engine
+                if engine is None:
+                    engine = self._engine = self._create()
+        return engine
 
     @property
-    def relaxed(self) -> Engine:
-        """Commits may be lost if the database crashes within a moment; the same engine as ``durable`` on SQLite."""
-        return self._engine("durable" if self.is_sqlite else "relaxed")
+    def driver_error(self) -> type[Exception]:
+        """What the driver raises."""
+        error: type[Exception] = self.durable.dialect.loaded_dbapi.Error
+        return error
 
     @contextmanager
-    def connect(self, *, durable: bool = True) -> Iterator[Connection]:
-        """A connection for a few statements; an in-memory database serves one caller at a time."""
-        engine = self.durable if durable else self.relaxed
-        if self.is_memory:
-            with self.exclusive, engine.connect() as connection:
-                yield connection
-        else:
-            with engine.connect() as connection:
-                yield connection
+    def connect(self) -> Iterator[Connection]:
+        """An SQLAlchemy connection for a few statements."""
+        with self.durable.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def borrow(self) -> Iterator[Driver]:
+        """A pooled connection as its driver gave it, in autocommit; for statements compiled once."""
+        engine = self.durable
+        pooled = engine.raw_connection()
+        driver = Driver(pooled.driver_connection, self.is_sqlite)
+        try:
+            driver.autocommit(True)
+            yield driver
+            driver.autocommit(False)
+        except BaseException:
+            self._take_back(engine, pooled, driver)
+            raise
+        finally:
+            pooled.close()
 
     def dispose(self) -> None:
         """Close this process's connections. The next use opens new ones."""
         with self._lock:
-            for engine in self._made.values():
-                engine.dispose(close=self._pid == os.getpid())
-            self._made = {}
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.dispose()
 
-    def _engine(self, name: str) -> Engine:
-        if self._pid == os.getpid():
-            engine = self._made.get(name)
-            if engine is not None:
-                return engine
-        with self._lock:
-            if self._pid != os.getpid():
-                # Forked: forget the parent's pools without closing their sockets.
-                for engine in self._made.values():
-                    engine.dispose(close=False)
-                self._made, self._pid = {}, os.getpid()
-            engine = self._made.get(name)
-            if engine is None:
-                engine = self._made[name] = self._create(name)
-            return engine
+    def _take_back(self, engine: Engine, pooled: PoolProxiedConnection, driver: Driver) -> None:
+        """After an error: only a connection that is between transactions may be used again."""
+        if driver.is_broken:
+            # The database went away, and with it every idle connection: the next try must not run into another one.
+            pooled.invalidate()
+            engine.dispose()
+        elif driver.is_idle:
+            driver.autocommit(False)
+        else:
+            pooled.invalidate()
 
-    def _create(self, name: str) -> Engine:
+    def _create(self) -> Engine:
         if self.is_sqlite:
-            return _sqlite_engine(self.url, in_memory=self.is_memory)
-        options = "-c idle_in_transaction_session_timeout=60000"
-        if name == "relaxed":
-            options += " -c synchronous_commit=off"
-        arguments: dict[str, Any] = {"connect_timeout": 5, "application_name": "axme-celery", "options": options}
-        arguments |= {"keepalives_idle": 30, "keepalives_interval": 5, "keepalives_count": 3}
+            return self._sqlite()
+        arguments: dict[str, Any] = {
+            "connect_timeout": 5,
+            "application_name": "axme-celery",
+            "options": "-c idle_in_transaction_session_timeout=60000",
+            "keepalives_idle": 30,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        }
         # What the user says in the URL goes before what we would say.
         arguments = {k: v for k, v in arguments.items() if k not in self.url.query}
         return create_engine(
             self.url, connect_args=arguments, pool_size=5, max_overflow=20, pool_use_lifo=True, pool_recycle=1800
         )
 
+    def _sqlite(self) -> Engine:
+        url = self.url
+        if self.is_memory:
+            if self._folder is None:
+                self._folder = _temporary_folder(self)
+            url = make_url("sqlite://").set(database=str(self._folder / "ledger.db"))
+        arguments = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
+        engine = create_engine(url, connect_args=arguments, pool_size=5, max_overflow=20, pool_use_lifo=True)
+        synchronous = "OFF" if self.is_memory else "FULL"
 
-def _sqlite_engine(url: URL, *, in_memory: bool) -> Engine:
-    arguments = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
-    engine = (
-        create_engine(url, connect_args=arguments, poolclass=StaticPool)
-        if in_memory
-        else create_engine(url, connect_args=arguments, pool_size=5, max_overflow=20, pool_use_lifo=True)
-    )
+        @event.listens_for(engine, "connect")
+        def _prepare(connection: Any, _: Any) -> None:
+            # The driver must not begin transactions by itself: it would begin them deferred.
+            connection.isolation_level = None
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            connection.execute(f"PRAGMA synchronous={synchronous}").close()
 
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _: Any) -> None:
-        # The driver must not begin transactions by itself: it would begin them deferred.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.close()
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            # A deferred transaction that reads and then writes fails with "database is locked" whatever the
+            # timeout. Taking the write lock first makes writers queue instead.
+            if not connection.get_execution_options().get("axme_read"):
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # A deferred transaction that reads and then writes fails with "database is locked" whatever the
-        # timeout. Taking the write lock first makes writers queue instead.
-        if not connection.get_execution_options().get("axme_read"):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return engine
 
-    return engine
+    def _after_fork(self) -> None:
+        if self._engine is not None:
+            _inherited.append(self._engine)
+        # Another thread of the parent may have held the lock.
+        self._engine, self._lock = None, threading.Lock()
+
+
+def _temporary_folder(owner: Engines) -> Path:
+    """A folder, in memory if possible, that goes when its owner does or this process ends."""
+    memory = Path("/dev/shm")
+    usable = memory.is_dir() and os.access(memory, os.W_OK)
+    folder = Path(tempfile.mkdtemp(prefix="axme-ledger-", dir=memory if usable else None))
+    weakref.finalize(owner, _remove, folder, os.getpid())
+    return folder
+
+
+def _remove(folder: Path, maker: int) -> None:
+    # A forked child has this finalizer too, and must leave the parent its ledger.
+    if os.getpid() == maker:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _forked() -> None:
+    for engines in list(_all):
+        engines._after_fork()
+
+
+os.register_at_fork(after_in_child=_forked)

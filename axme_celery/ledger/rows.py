@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -51,10 +51,7 @@ TABLE_OF: dict[type, Table] = {
     DeadLetter: tables.dead_letters,
 }
 
-_FIELDS = {
-    kind: tuple(f.name for f in fields(kind) if f.name in table.c)  # type: ignore[arg-type]
-    for kind, table in TABLE_OF.items()
-}
+_FIELDS = {kind: tuple(f.name for f in fields(kind) if f.name in table.c) for kind, table in TABLE_OF.items()}
 
 
 def to_row(record: Any) -> dict[str, Any]:
@@ -64,14 +61,10 @@ def to_row(record: Any) -> dict[str, Any]:
 
 def changed(was: Any, now: Any) -> dict[str, Any]:
     """The columns in which two records of one kind differ."""
-    return {
-        name: _plain(value)
-        for name in _FIELDS[type(now)]
-        if (value := getattr(now, name)) != getattr(was, name)
-    }
+    return {name: _plain(value) for name in _FIELDS[type(now)] if (value := getattr(now, name)) != getattr(was, name)}
 
 
-def to_record(kind: type[Record], row: Mapping[str, Any], prefix: str = "") -> Record:
+def to_record(kind: type[Record], row: Mapping[Any, Any], prefix: str = "") -> Record:
     """A record from a row; ``prefix`` where columns of several tables were selected together."""
     convert = _FROM_ROW[kind]
     values = {}
@@ -80,6 +73,35 @@ def to_record(kind: type[Record], row: Mapping[str, Any], prefix: str = "") -> R
         converter = convert.get(name)
         values[name] = converter(value) if converter is not None and value is not None else value
     return kind(**values)
+
+
+def decoder(
+    kind: type[Record], results: Sequence[Callable[[Any], Any] | None], start: int
+) -> Callable[[Sequence[Any]], Record]:
+    """Makes records of one kind from rows as the driver gives them, whose columns of it begin at ``start``.
+
+    results: how each column's value becomes ours, None where it is already.
+    """
+    of_field = _FROM_ROW[kind]
+    parts = [
+        (name, start + place, _composed(result, of_field.get(name)))
+        for place, (name, result) in enumerate(zip(_FIELDS[kind], results, strict=True))
+    ]
+
+    def decode(row: Sequence[Any]) -> Record:
+        values = {}
+        for name, place, convert in parts:
+            value = row[place]
+            values[name] = value if convert is None or value is None else convert(value)
+        return kind(**values)
+
+    return decode
+
+
+def _composed(first: Callable[[Any], Any] | None, then: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    if first is None or then is None:
+        return first or then
+    return lambda value: then(first(value))
 
 
 def columns(kind: type, prefix: str = "") -> list[Any]:
@@ -91,4 +113,8 @@ def columns(kind: type, prefix: str = "") -> list[Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
-    return value.value if isinstance(value, Status | LegStatus | WaitStatus | WaitKind | Recorded | DeliveryKind) else value
+    return (
+        value.value
+        if isinstance(value, Status | LegStatus | WaitStatus | WaitKind | Recorded | DeliveryKind)
+        else value
+    )

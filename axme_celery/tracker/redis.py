@@ -302,7 +302,8 @@ class RedisTracker:
     def _asked(self, verb: str) -> Iterator[None]:
         try:
             yield
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, RecursionError) as error:
+            # RecursionError: redis-py before 6.4 on a server that closes while it is being connected to.
             raise TrackerUnavailable(
                 f"Redis at {self._where} did not {verb}: {error}; nothing is lost, the ledger is the truth: "
                 f"check that it runs, is reachable, writable and not out of memory"

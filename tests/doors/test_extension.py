@@ -57,6 +57,7 @@ def test_making_it_connects_to_nothing_and_starts_nothing(tmp_path):
     app.conf.axme_ledger_url = f"sqlite:///{tmp_path}/ledger.db"
 
     axme = Axme(app)
+
     @axme.task(name="shop.sell", shared=False)
     def sell(number: int) -> int:
         return number

@@ -25,7 +25,7 @@ from typing import Any, Self, TypeVar
 
 import psutil
 
-from axme_celery.ledger import SqlLedger, schema, tables
+from axme_celery.ledger.migrate import upgrade
 from axme_celery.model import Leg, LegStatus
 from tests.servers import PrivateRedis, janitor
 
@@ -55,11 +55,7 @@ def until(condition: Callable[[], T], what: str, seconds: float = PATIENCE_SECON
 
 def make_ledger(url: str) -> None:
     """The tables of a PostgreSQL ledger, with its id."""
-    ledger = SqlLedger(url)
-    with ledger.engines.connect() as connection, connection.begin():
-        tables.metadata.create_all(connection)
-        schema.stamp(connection)
-    ledger.close()
+    upgrade(url)
 
 
 class Program:
@@ -303,7 +299,9 @@ class Stage:
                 parts += [f"    {e.seq} {e.at:%H:%M:%S.%f} {e.type} {e.actor} {e.details}" for e in intent.events()]
         parts += ["effects:", *map(str, self.effects()[-40:])]
         for program in self.programs:
-            lines = [line for line in program.text.splitlines() if "axme.sweep" not in line and "axme-sweep" not in line]
+            lines = [
+                line for line in program.text.splitlines() if "axme.sweep" not in line and "axme-sweep" not in line
+            ]
             parts += [f"-- {program.name} ({program.pid}) --", *lines[-40:]]
         return "\n".join(parts)
 

@@ -1,0 +1,232 @@
+"""A leg's life: submitted, claimed, and every way one of its runs can end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from ..errors import StaleChange
+from ..model import (
+    Change,
+    Checkpoint,
+    Delivery,
+    Event,
+    Intent,
+    JsonDict,
+    Leg,
+    LegStatus,
+    Recorded,
+    Status,
+    Wait,
+    WaitStatus,
+)
+from .moves import UNSTARTED, Occasion, Story
+from .outgoing import dead_letter, dead_notice, leg_delivery, present, result_delivery, tell_parent
+
+
+def submit(intent: Intent, leg: Leg, *, start_at: datetime | None, on: Occasion) -> Change:
+    """A new intent with its one leg, queued to start now or at ``start_at``."""
+    story = Story(replace(intent, seq=1, status=Status.CREATED), on.now)
+    leg = replace(leg, due_at=(start_at or on.now) + on.requeue)
+    created = Event(
+        intent_id=intent.id,
+        seq=1,
+        type="intent.created",
+        status=Status.CREATED,
+        at=on.now,
+        actor=intent.requester,
+        details=present(intent_type=intent.type, key=intent.key, tags=list(intent.tags), replay_of=intent.replay_of),
+    )
+    story.tell("intent.submitted", actor=intent.requester, leg_id=leg.id, task=leg.task)
+    return Change(
+        intent=story.intent,
+        events=(created, *story.events),
+        legs=((None, leg),),
+        outbox=(leg_delivery(leg, on.new_id(), start_at or on.now),),
+    )
+
+
+def repeat(
+    intent: Intent,
+    leg: Leg,
+    checkpoints: Sequence[Checkpoint],
+    waits: Sequence[Wait],
+    *,
+    upto: int | None,
+    on: Occasion,
+) -> Change:
+    """A new intent that starts from recorded work: journal entries before position ``upto``, or all (None)."""
+    change = submit(intent, leg, start_at=None, on=on)
+    # Run 0: before every run of this leg. An operator who accepts drift in it accepts what came before.
+    kept = tuple(replace(c, leg_id=leg.id, run=0) for c in checkpoints if upto is None or c.position < upto)
+    kept_waits = tuple(
+        (
+            None,
+            replace(w, id=on.new_id(), intent_id=intent.id, leg_id=leg.id, run=0, tool=None, job_id=None, due_at=None),
+        )
+        for w in waits
+        if w.status is not WaitStatus.OPEN and (upto is None or w.position < upto)
+    )
+    history = replace(change.legs[0][1], has_history=bool(kept or kept_waits))
+    return replace(
+        change,
+        legs=((None, history),),
+        outbox=tuple(replace(d, leg=history) for d in change.outbox),
+        checkpoints=kept,
+        waits=kept_waits,
+    )
+
+
+def replay_from(checkpoints: Sequence[Checkpoint], waits: Sequence[Wait]) -> int | None:
+    """Where a replay starts anew: at the last thing recorded, if that is what failed; else after everything (None)."""
+    last = max([*(c.position for c in checkpoints), *(w.position for w in waits)], default=-1)
+    failed = [c.position for c in checkpoints if c.recorded is Recorded.FAILED]
+    failed += [w.position for w in waits if w.status is not WaitStatus.ANSWERED]
+    return last if last in failed else None
+
+
+def claim(intent: Intent, leg: Leg, run: int, *, worker: str, token: str, on: Occasion) -> Change:
+    """QUEUED -> RUNNING on (leg, run). The attempt is counted here, before any code runs.
+
+    Raises StaleChange when this run is not the one to be had: a duplicate, an old message, an ended intent.
+    """
+    if intent.status.is_final or leg.status is not LegStatus.QUEUED or leg.run != run:
+        raise StaleChange(f"leg {leg.id} is {leg.status.value} at run {leg.run}; run {run} is not to be had")
+    claimed = replace(
+        leg,
+        status=LegStatus.RUNNING,
+        attempts=leg.attempts + 1,
+        worker=worker,
+        token=token,
+        due_at=None,
+        started_at=leg.started_at or on.now,
+    )
+    if intent.status not in UNSTARTED:
+        return Change(legs=((leg, claimed),), durable=False)
+    story = Story(intent, on.now)
+    story.tell("intent.in_progress", actor=worker, leg_id=leg.id, run=run)
+    return story.change(legs=((leg, claimed),), durable=False)
+
+
+def complete(intent: Intent, leg: Leg, result: str, *, guard_at: datetime | None, token: str, on: Occasion) -> Change:
+    """The leg's body returned: leg DONE, intent COMPLETED.
+
+    ``guard_at``: when set, an outbox row repeats the leg's message then, so that Celery's own bookkeeping
+    (result, chain, callbacks) is done even if the worker dies between this commit and that.
+    """
+    done = replace(leg, status=LegStatus.DONE, result=result, token=token, ended_at=on.now)
+    story = Story(intent, on.now)
+    story.tell("intent.completed", actor=leg.worker, leg_id=leg.id, run=leg.run)
+    story.intent = replace(story.intent, result=result)
+    outbox: list[Delivery] = []
+    if guard_at is not None:
+        outbox.append(replace(leg_delivery(done, on.new_id(), guard_at), body={"finish": True}))
+    outbox += tell_parent(story.intent, on)
+    return story.change(legs=((leg, done),), outbox=tuple(outbox))
+
+
+def fail(
+    intent: Intent,
+    leg: Leg,
+    error: JsonDict,
+    *,
+    seen_by_celery: bool,
+    guard_at: datetime | None,
+    token: str,
+    on: Occasion,
+) -> Change:
+    """The leg cannot succeed: leg FAILED, intent FAILED, a dead letter with the reason.
+
+    ``seen_by_celery``: True when the exception goes on through Celery's own handling, which stores FAILURE;
+    then the RESULT row waits until ``guard_at`` and is only the guard against a crash in between.
+    """
+    failed = replace(leg, status=LegStatus.FAILED, error=error, token=token, ended_at=on.now, due_at=None)
+    story = Story(intent, on.now)
+    story.tell("intent.failed", actor=leg.worker, leg_id=leg.id, run=leg.run, error=error)
+    story.intent = replace(story.intent, error=error)
+    outbox = tell_parent(story.intent, on)
+    tell_celery_at = guard_at if seen_by_celery else on.now
+    if tell_celery_at is not None:
+        outbox.append(result_delivery(leg, "FAILURE", error, tell_celery_at, on))
+    return story.change(
+        legs=((leg, failed),),
+        outbox=(*outbox, dead_notice(story.intent, error, on)),
+        dead=(dead_letter(story.intent, "leg", error, on, leg_id=leg.id),),
+    )
+
+
+def retry(intent: Intent, leg: Leg, signature: JsonDict, *, cause: str, start_at: datetime, on: Occasion) -> Change:
+    """The task asked Celery to retry it: the leg is queued again as its next run.
+
+    Not held against ``max_attempts``: Celery's own ``max_retries`` bounds these.
+    """
+    queued = next_run(leg, on, at=start_at, signature=signature, attempts=leg.attempts - 1)
+    story = Story(intent, on.now)
+    story.tell("intent.leg_retried", actor=leg.worker, leg_id=leg.id, run=leg.run, cause=cause)
+    return story.change(legs=((leg, queued),), outbox=(leg_delivery(queued, on.new_id(), start_at),))
+
+
+def hand_back(intent: Intent, leg: Leg, *, on: Occasion) -> Change:
+    """The worker is stopping: the leg goes back to the queue. Not an attempt."""
+    queued = next_run(leg, on, attempts=leg.attempts - 1)
+    story = Story(intent, on.now)
+    story.tell("intent.handed_back", actor=leg.worker, leg_id=leg.id, run=leg.run)
+    return story.change(legs=((leg, queued),), outbox=(leg_delivery(queued, on.new_id(), on.now),))
+
+
+def lose(intent: Intent, leg: Leg, run: int, *, cause: str, on: Occasion) -> Change:
+    """The worker of this run is dead or silent: run the leg again, or give up after ``max_attempts``."""
+    if leg.status is not LegStatus.RUNNING or leg.run != run:
+        raise StaleChange(f"leg {leg.id} is {leg.status.value} at run {leg.run}; run {run} was not lost")
+    if leg.attempts >= leg.max_attempts:
+        error = {
+            "code": "worker_lost",
+            "message": f"{leg.attempts} runs of {leg.task} ended with their worker; "
+            f"the last on {leg.worker or 'an unknown worker'} ({cause})",
+        }
+        return fail(intent, leg, error, seen_by_celery=False, guard_at=None, token=on.new_id(), on=on)
+    queued = next_run(leg, on)
+    story = Story(intent, on.now)
+    story.tell("intent.leg_lost", actor="sweep", leg_id=leg.id, run=run, worker=leg.worker, cause=cause)
+    return story.change(legs=((leg, queued),), outbox=(leg_delivery(queued, on.new_id(), on.now),))
+
+
+def resend(leg: Leg, *, on: Occasion) -> Change:
+    """Nobody started the leg in time: publish the same run again and look again after twice as long.
+
+    The run stays the same: should the first message only be slow, whichever comes first is claimed.
+    """
+    again = replace(
+        leg,
+        resends=leg.resends + 1,
+        due_at=on.now + on.requeue * 2 ** min(leg.resends + 1, 10),
+    )
+    return Change(legs=((leg, again),), outbox=(leg_delivery(again, on.new_id(), on.now),))
+
+
+def park(intent: Intent, leg: Leg, *, code: str, reason: str, on: Occasion) -> Change:
+    """The leg cannot go on as the code is now; it rests until an operator decides."""
+    parked = replace(leg, status=LegStatus.PARKED, parked=reason, due_at=None)
+    story = Story(intent, on.now)
+    story.tell("intent.parked", leg_id=leg.id, run=leg.run, code=code, reason=reason)
+    dead = dead_letter(story.intent, "leg", {"code": code, "message": reason}, on, leg_id=leg.id)
+    notice = dead_notice(story.intent, {"code": code, "message": reason}, on)
+    return story.change(legs=((leg, parked),), outbox=(notice,), dead=(dead,))
+
+
+def unpark(intent: Intent, leg: Leg, *, accept_drift: bool, by: str, on: Occasion) -> Change:
+    """An operator lets a parked leg go on: with the code as it is (accept_drift), or after a roll-back."""
+    if leg.status is not LegStatus.PARKED:
+        raise StaleChange(f"leg {leg.id} is {leg.status.value}, not PARKED")
+    queued = next_run(leg, on, attempts=max(leg.attempts - 1, 0), parked=None)
+    if accept_drift:
+        queued = replace(queued, drift_accepted_run=queued.run)
+    story = Story(intent, on.now)
+    story.tell("intent.unparked", actor=by, leg_id=leg.id, run=queued.run, accept_drift=accept_drift)
+    return story.change(legs=((leg, queued),), outbox=(leg_delivery(queued, on.new_id(), on.now),))
+
+
+def next_run(leg: Leg, on: Occasion, *, at: datetime | None = None, **fields: object) -> Leg:
+    queued = replace(leg, status=LegStatus.QUEUED, run=leg.run + 1, resends=0, **fields)  # type: ignore[arg-type]
+    return replace(queued, due_at=(at or on.now) + on.requeue)

@@ -1,0 +1,251 @@
+"""A wait's life: opened, reminded of, escalated, and closed once, by an answer or by time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from ..errors import NotAllowed, WaitClosed
+from ..model import (
+    Change,
+    Delivery,
+    DeliveryKind,
+    Intent,
+    Leg,
+    LegStatus,
+    Status,
+    Wait,
+    WaitKind,
+    WaitRecord,
+    WaitStatus,
+)
+from .moves import Occasion, Story
+from .outgoing import cancel_children, leg_delivery, notice_delivery, present, text_of
+from .runs import next_run
+
+
+def open_wait(intent: Intent, leg: Leg, wait: Wait, *, child: Change | None, on: Occasion) -> tuple[Change, ...]:
+    """The leg comes to rest on a wait. ``child``: the intent an agent is given, written in the same transaction."""
+    wait = replace(wait, due_at=due(wait))
+    resting = replace(leg, status=LegStatus.WAITING, attempts=leg.attempts - 1, has_history=True)
+    story = Story(intent, on.now)
+    story.tell(
+        "intent.waiting",
+        leg_id=leg.id,
+        waiting_reason=wait.kind.waiting_reason,
+        wait_id=wait.id,
+        title=wait.title,
+        pending_with=list(wait.to) or None,
+        tool=wait.tool,
+        job_id=wait.job_id,
+        timeout_at=text_of(wait.timeout_at),
+    )
+    outbox: tuple[Delivery, ...] = ()
+    if wait.kind is WaitKind.HUMAN:
+        story.tell(
+            "intent.human_task_assigned",
+            leg_id=leg.id,
+            wait_id=wait.id,
+            to=list(wait.to),
+            task_type=wait.request.get("task_type"),
+        )
+        outbox = (notice_delivery(story.intent, wait, "wait_opened", wait.to, on),)
+    change = story.change(legs=((leg, resting),), waits=((None, wait),), outbox=outbox)
+    return (change,) if child is None else (change, child)
+
+
+def rest_again(intent: Intent, leg: Leg, wait: Wait, *, on: Occasion) -> Change:
+    """A run came back to a wait that is still open (it was unparked, or handed on early): rest on it again."""
+    resting = replace(leg, status=LegStatus.WAITING, attempts=leg.attempts - 1)
+    if intent.status is Status.WAITING:
+        return Change(legs=((leg, resting),))
+    story = Story(intent, on.now)
+    story.tell("intent.waiting", leg_id=leg.id, waiting_reason=wait.kind.waiting_reason, wait_id=wait.id)
+    return story.change(legs=((leg, resting),))
+
+
+def answer(
+    record: WaitRecord,
+    *,
+    outcome: str | None,
+    by: str | None,
+    comment: str | None = None,
+    data: str | None = None,
+    on: Occasion,
+) -> Change:
+    """An answer from outside: it closes the wait and the leg runs on, or it is one vote of several.
+
+    ``outcome`` is a person's choice; tools and agents answer with "completed" or "failed".
+    Raises WaitClosed for a closed wait, NotAllowed for a person who may not or already did.
+    """
+    wait = record.wait
+    _must_be_open(wait)
+    if wait.kind is WaitKind.HUMAN:
+        if by in wait.request.get("not_by", ()):
+            raise NotAllowed(f"{by} may not answer wait {wait.id}: its not_by excludes them; someone else must")
+        if any(vote["by"] == by for vote in wait.votes):
+            raise NotAllowed(f"{by} has already answered wait {wait.id}; it needs other people")
+        vote = present(by=by, outcome=outcome, comment=comment, at=text_of(on.now))
+        wait = replace(wait, votes=(*wait.votes, vote))
+        quorum = int(wait.request.get("quorum", 1))
+        agreeing = sum(1 for v in wait.votes if v["outcome"] == outcome)
+        # A quorum is asked of the first outcome, the one that says yes; any other outcome closes at once.
+        if outcome == wait.request["outcomes"][0] and agreeing < quorum:
+            story = Story(record.intent, on.now)
+            story.tell(
+                "intent.voted", actor=by, leg_id=wait.leg_id, wait_id=wait.id, outcome=outcome, comment=comment,
+                votes=agreeing, quorum=quorum,
+            )  # fmt: skip
+            return story.change(waits=((record.wait, wait),))
+    closed = closed_wait(wait, WaitStatus.ANSWERED, on.now, outcome=outcome, answered_by=by, comment=comment, data=data)
+    return _resume(record, closed, at=on.now, on=on)
+
+
+def fire(record: WaitRecord, *, ahead: timedelta, on: Occasion) -> Change | None:
+    """What a wait's moments ask for now: wake up, time out, escalate, remind, poll; or nothing (None).
+
+    ``ahead``: a ``wait_for_time`` may be closed this much early; its message still leaves at the very moment.
+    """
+    wait = record.wait
+    if wait.status is not WaitStatus.OPEN or record.intent.status.is_final:
+        return None
+    if wait.kind is WaitKind.TIME:
+        if wait.timeout_at is None or wait.timeout_at > on.now + ahead:
+            return None
+        closed = closed_wait(
+            wait, WaitStatus.ANSWERED, max(on.now, wait.timeout_at), outcome="woke", answered_by="clock"
+        )
+        return _resume(record, closed, at=wait.timeout_at, on=on)
+    if wait.timeout_at is not None and wait.timeout_at <= on.now:
+        return _expire(record, "timeout", on)
+    if wait.heartbeat_at is not None and wait.heartbeat_at <= on.now:
+        return _expire(record, "heartbeat_missed", on)
+    return _nudge(record, on)
+
+
+def _nudge(record: WaitRecord, on: Occasion) -> Change | None:
+    """Escalation, reminder and poll: the wait stays open, its next moment moves on."""
+    wait, story, outbox = record.wait, Story(record.intent, on.now), list[Delivery]()
+    request = wait.request
+    if wait.escalate_at is not None and wait.escalate_at <= on.now:
+        added = tuple(request.get("escalate_to", ()))
+        wait = replace(
+            wait, to=tuple(dict.fromkeys((*wait.to, *added))), escalate_at=None, escalated_at=on.now, remind_at=None
+        )
+        story.tell("intent.escalated", actor="clock", leg_id=wait.leg_id, wait_id=wait.id, escalated_to=list(added))
+        outbox.append(notice_delivery(story.intent, wait, "escalation", added, on))
+    elif wait.remind_at is not None and wait.remind_at <= on.now:
+        every = timedelta(seconds=request["remind_every_seconds"])
+        count = wait.reminders + 1
+        last = count >= request.get("max_reminders", 3)
+        following = max(wait.remind_at + every, on.now + every / 2)
+        escalate_at = wait.escalate_at
+        if last and request.get("escalate_to") and escalate_at is None:
+            escalate_at = following
+        wait = replace(wait, reminders=count, remind_at=None if last else following, escalate_at=escalate_at)
+        story.tell(
+            "intent.reminder",
+            actor="clock",
+            leg_id=wait.leg_id,
+            wait_id=wait.id,
+            number=count,
+            pending_with=list(wait.to),
+        )
+        outbox.append(notice_delivery(story.intent, wait, "reminder", wait.to, on))
+    if wait.poll_at is not None and wait.poll_at <= on.now:
+        wait = replace(wait, poll_at=on.now + timedelta(seconds=request["poll_every_seconds"]))
+        outbox.append(
+            Delivery(
+                id=on.new_id(),
+                kind=DeliveryKind.POLL,
+                intent_id=wait.intent_id,
+                leg_id=wait.leg_id,
+                body={"wait_id": wait.id},
+                next_at=on.now,
+            )
+        )
+    if wait is record.wait:
+        return None
+    wait = replace(wait, due_at=due(wait))
+    if not story.events:
+        return Change(waits=((record.wait, wait),), outbox=tuple(outbox))
+    return story.change(waits=((record.wait, wait),), outbox=tuple(outbox))
+
+
+def heartbeat(wait: Wait, *, on: Occasion) -> Change:
+    """The tool is alive: put off the moment it is presumed dead. No event: this may come every second."""
+    _must_be_open(wait)
+    silence = wait.request.get("heartbeat_seconds")
+    if silence is None:
+        return Change()
+    later = replace(wait, heartbeat_at=on.now + timedelta(seconds=silence))
+    return Change(waits=((wait, replace(later, due_at=due(later))),), durable=False)
+
+
+def due(wait: Wait) -> datetime | None:
+    """The next moment anybody must look at a wait; None when closed or timeless."""
+    if wait.status is not WaitStatus.OPEN:
+        return None
+    moments = (wait.timeout_at, wait.remind_at, wait.escalate_at, wait.heartbeat_at, wait.poll_at)
+    return min((m for m in moments if m is not None), default=None)
+
+
+def _resume(record: WaitRecord, closed: Wait, *, at: datetime, on: Occasion) -> Change:
+    """The wait has closed: the leg is queued as its next run, its message leaving at ``at``."""
+    story = Story(record.intent, on.now)
+    if closed.status is WaitStatus.EXPIRED:
+        story.tell("intent.timeout", actor="clock", leg_id=closed.leg_id, wait_id=closed.id, outcome=closed.outcome)
+    leg = record.leg
+    if leg.status is not LegStatus.WAITING:
+        # Parked: the closed wait is found when the leg runs next.
+        story.tell(
+            "intent.wait_closed", actor=closed.answered_by, leg_id=leg.id, wait_id=closed.id, outcome=closed.outcome
+        )
+        return story.change(waits=((record.wait, closed),))
+    queued = next_run(leg, on, at=at)
+    story.tell(
+        "intent.in_progress",
+        actor=closed.answered_by,
+        leg_id=leg.id,
+        wait_id=closed.id,
+        outcome=closed.outcome,
+        comment=closed.comment,
+    )
+    return story.change(
+        waits=((record.wait, closed),), legs=((leg, queued),), outbox=(leg_delivery(queued, on.new_id(), at),)
+    )
+
+
+def _expire(record: WaitRecord, cause: str, on: Occasion) -> Change:
+    on_timeout = record.wait.request.get("on_timeout", "fail")
+    outcome = cause if on_timeout == "fail" else on_timeout
+    closed = closed_wait(record.wait, WaitStatus.EXPIRED, on.now, outcome=outcome, answered_by="clock")
+    change = _resume(record, closed, at=on.now, on=on)
+    return replace(change, outbox=(*change.outbox, *cancel_children([record.wait], "clock", on)))
+
+
+def closed_wait(
+    wait: Wait,
+    status: WaitStatus,
+    now: datetime,
+    *,
+    outcome: str | None,
+    answered_by: str | None,
+    comment: str | None = None,
+    data: str | None = None,
+) -> Wait:
+    return replace(
+        wait,
+        status=status,
+        outcome=outcome,
+        answered_by=answered_by,
+        comment=comment,
+        data=data,
+        closed_at=now,
+        due_at=None,
+    )
+
+
+def _must_be_open(wait: Wait) -> None:
+    if wait.status is not WaitStatus.OPEN:
+        raise WaitClosed(wait.id, wait.status.value, wait.closed_at, wait.answered_by)

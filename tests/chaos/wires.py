@@ -1,0 +1,196 @@
+"""What can go wrong on the wires: replies of PostgreSQL that never arrive, and messages that arrive three times."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import random
+import re
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+#: The message that prepares the hot path's insert: under a name to run it by later, or without to run it at once.
+_PREPARES = re.compile(rb"P....(\w*)\x00INSERT INTO axme_checkpoints", re.DOTALL)
+
+
+class LossyProxy:
+    """Stands between clients and PostgreSQL, and loses replies when it is told to.
+
+    A lost reply: what the client sent reaches the server, the server does it, and the client sees its connection break.
+    For URLs with ``sslmode=disable&gssencmode=disable``: it reads along.
+    """
+
+    def __init__(self, server_port: int, seed: int) -> None:
+        self.server_port = server_port
+        #: How many replies were lost, to a "COMMIT" and to a "checkpoint".
+        self.lost: Counter[str] = Counter()
+        self._armed: Counter[str] = Counter()
+        self._random = random.Random(seed)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="chaos-proxy", daemon=True)
+        self._started = threading.Event()
+        self.port = 0
+
+    def start(self) -> LossyProxy:
+        self._thread.start()
+        self._started.wait(10)
+        return self
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def lose(self, what: str, count: int) -> None:
+        """Lose the replies to the next ``count`` of these: "COMMIT" or "checkpoint". Anew: earlier wishes are dropped."""
+        self._armed[what] = count
+
+    def _run(self) -> None:
+        async def serve() -> None:
+            server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+            self.port = server.sockets[0].getsockname()[1]
+            self._started.set()
+
+        # Connections are cut without ceremony on purpose.
+        self._loop.set_exception_handler(lambda loop, context: None)
+        self._loop.create_task(serve())
+        self._loop.run_forever()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.server_port)
+        except OSError:
+            writer.transport.abort()
+            return
+        wire = _Wire(self, writer, server_writer)
+        await asyncio.gather(wire.up(reader), wire.down(server_reader), return_exceptions=True)
+        wire.cut()
+
+    def wants_lost(self, what: str | None) -> bool:
+        if what is None or self._armed[what] <= 0:
+            return False
+        self._armed[what] -= 1
+        self.lost[what] += 1
+        return True
+
+    def moment(self) -> float:
+        """Seconds until the client sees the break: sometimes before the server is done."""
+        return self._random.choice((0.0, 0.0, self._random.uniform(0.0, 0.02)))
+
+
+class _Wire:
+    """One client's connection, both directions."""
+
+    def __init__(self, proxy: LossyProxy, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+        self._proxy, self._client, self._server = proxy, client, server
+        self._inserts: set[bytes] = set()
+        self._mute = False
+
+    async def up(self, reader: asyncio.StreamReader) -> None:
+        while data := await reader.read(65536):
+            lost = self._proxy.wants_lost(self._kind(data))
+            self._mute = self._mute or lost
+            self._server.write(data)
+            await self._server.drain()
+            if lost:
+                await asyncio.sleep(self._proxy.moment())
+                self._client.transport.abort()
+                # The server is left time to do what it was sent before it sees its client gone.
+                await asyncio.sleep(0.5)
+                break
+        self.cut()
+
+    async def down(self, reader: asyncio.StreamReader) -> None:
+        while data := await reader.read(65536):
+            if not self._mute:
+                self._client.write(data)
+                await self._client.drain()
+        if not self._mute:
+            self.cut()
+
+    def cut(self) -> None:
+        self._client.transport.abort()
+        self._server.transport.abort()
+
+    def _kind(self, data: bytes) -> str | None:
+        if b"COMMIT\x00" in data:
+            return "COMMIT"
+        prepared = _PREPARES.findall(data)
+        self._inserts.update(name for name in prepared if name)
+        runs_now = b"" in prepared or any(b"\x00" + name + b"\x00" in data for name in self._inserts)
+        return "checkpoint" if runs_now else None
+
+
+class Copier:
+    """Delivers every message of a Celery queue on Redis three times, while it is switched on.
+
+    Redis itself tells it of each message (MONITOR), so that none is missed: a queue that workers empty at once cannot
+    be copied by looking at it.
+    """
+
+    def __init__(self, redis_port: int, queue: str = "celery") -> None:
+        self._port, self._queue = redis_port, queue.encode()
+        #: Messages that were copied.
+        self.copied = 0
+        self._on = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="chaos-copier", daemon=True)
+        self._thread.start()
+
+    def switch(self, on: bool) -> None:
+        (self._on.set if on else self._on.clear)()
+
+    def close(self) -> None:
+        self._closed = True
+        self._on.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._on.wait()
+            # Redis is killed and paused at the same time: then there is nothing to copy.
+            with contextlib.suppress(OSError):
+                self._watch()
+            time.sleep(0.05)
+
+    def _watch(self) -> None:
+        with self._wire() as watching, self._wire() as pushing:
+            watching.sendall(b"MONITOR\r\n")
+            for line in self._lines(watching):
+                message = pushed(line, self._queue)
+                if message is not None:
+                    # At the end that workers take from, and with a command that is not the one watched for.
+                    pushing.sendall(_command(b"RPUSH", self._queue, message, message))
+                    pushing.recv(64)
+                    self.copied += 1
+
+    def _wire(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self._port), 1)
+
+    def _lines(self, wire: socket.socket) -> Iterator[bytes]:
+        wire.settimeout(0.2)
+        rest = b""
+        while self._on.is_set() and not self._closed:
+            try:
+                data = wire.recv(65536)
+            except TimeoutError:
+                continue
+            if not data:
+                return
+            *lines, rest = (rest + data).split(b"\r\n")
+            yield from lines
+
+
+def pushed(line: bytes, queue: bytes) -> bytes | None:
+    """The message that this line of MONITOR says was put into the queue."""
+    mark = b'"LPUSH" "' + queue + b'" '
+    _, found, quoted = line.partition(mark)
+    # Redis quotes as Python does.
+    return ast.literal_eval("b" + quoted.decode("ascii")) if found else None
+
+
+def _command(*words: bytes) -> bytes:
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
