@@ -25,6 +25,7 @@ from celery.worker.state import task_ready
 
 from . import leg, work
 from .errors import AxmeError, Drifted, HandedBack, LeaseLost, LegInterrupt, OutsideIntent, Suspended
+from .keeper import WatchChildren
 from .leg import NotToBeHad, RetryAsked, RunningLeg
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ def connect(axme: Axme) -> None:
             from . import ledger  # noqa: F401
 
             install(axme)
+            axme.app.steps["consumer"].add(WatchChildren)
             axme.keeper.start()
 
-    def worker_shutting_down(how: str | None = None, **_: Any) -> None:
-        axme.keeper.stopping(cold=how == "Cold")
+    def worker_shutting_down(**_: Any) -> None:
+        axme.keeper.stopping()
 
     def worker_shutdown(sender: Any = None, **_: Any) -> None:
         axme.keeper.stop()
@@ -295,6 +297,12 @@ def _request_class(axme: Axme, present: Any) -> type[Request]:
                 self.acknowledge()
             axme.keeper.lost(self.id, mark["run"], str(error) or type(error).__name__)
             return None
+
+        def cancel(self, pool: Any, signal: Any = None, **how: Any) -> Any:
+            mark = work.own_header(self._request_dict)
+            if mark is not None:
+                axme.keeper.canceled(self.id, mark["run"])
+            return super().cancel(pool, signal, **how)
 
         def on_timeout(self, soft: bool, timeout: float) -> Any:
             mark = work.own_header(self._request_dict)
