@@ -185,6 +185,21 @@ def polled(name: str, answers_after: int) -> Any:
     return wait_for_tool("printer", name, poll=ask_printer.s(name, answers_after), every=0.2)
 
 
+@durable(name="e2e.busy")
+def busy(name: str, seconds: float) -> str:
+    """A step that never lets go of its processor."""
+    return spin(name, seconds)
+
+
+@step
+def spin(name: str, seconds: float) -> str:
+    note("spinning", name=name)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sum(range(1000))
+    return name
+
+
 @durable(name="e2e.small")
 def small(number: int) -> int:
     """What there are hundreds of: one step and a result."""
