@@ -271,6 +271,47 @@ def test_an_ordinary_task_fails_as_ever(stage):
     assert result.state == "FAILURE"
 
 
+def signals_of(stage: Stage, result: AsyncResult) -> list[str]:
+    """Celery's signals of this task, in order, until the last of its last run."""
+    heard = [e["signal"] + (":" + e["state"] if e["state"] else "") for e in stage.effects("signal", result.id)]
+    return heard if heard and heard[-1].startswith("task_postrun") else []
+
+
+def test_an_ordinary_tasks_signals_are_celerys(stage):
+    """In Celery's order, each once."""
+    success = stage.project.plain.delay(1)
+    failure = stage.project.fails.delay("signals")
+    retried = stage.project.retried.delay("signals", 1)
+    for result in (success, failure, retried):
+        result.get(timeout=20, propagate=False)
+
+    assert until(lambda: signals_of(stage, success), "signals") == [
+        "task_prerun", "task_success", "task_postrun:SUCCESS"
+    ]  # fmt: skip
+    assert until(lambda: signals_of(stage, failure), "signals") == [
+        "task_prerun", "task_failure", "task_postrun:FAILURE"
+    ]  # fmt: skip
+    ended = until(lambda: len(heard := signals_of(stage, retried)) == 6 and heard, "signals")
+    # The second run may begin before the first has told its end.
+    assert sorted(ended) == sorted([
+        "task_prerun", "task_retry", "task_postrun:RETRY", "task_prerun", "task_success", "task_postrun:SUCCESS"
+    ])  # fmt: skip
+
+
+def test_a_legs_signals_are_those_of_a_task_and_a_rest_is_an_ignore(stage):
+    """What observes tasks (Sentry, OpenTelemetry) sees two runs, the first of which ended without a result."""
+    result = stage.project.ask.delay("observed")
+    intent = stage.intent_of(result)
+    wait = stage.wait_asked(intent)
+    until(lambda: len(signals_of(stage, result)) == 2, "end of the first run")
+    stage.axme.answer(wait, "approved", by="ana")
+    result.get(timeout=20)
+
+    assert until(lambda: len(heard := signals_of(stage, result)) == 5 and heard, "end of the second run") == [
+        "task_prerun", "task_postrun:IGNORED", "task_prerun", "task_success", "task_postrun:SUCCESS"
+    ]  # fmt: skip
+
+
 def test_steps_outside_an_intent_are_ordinary_calls(stage):
     """The same code runs under plain Celery: every call is made."""
     for _ in range(2):

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, Task
+from celery import Celery, Task, signals
 
 from axme_celery import (
     Axme,
@@ -57,6 +57,22 @@ def stay(place: str) -> None:
     while held.exists() and time.monotonic() < give_up_at:
         time.sleep(0.01)
 
+
+def _tell(signal_name: str) -> None:
+    """Note this signal of Celery's for the tasks of which a test wants to know."""
+
+    def handler(sender: Any = None, task_id: str | None = None, request: Any = None, **rest: Any) -> None:
+        if sender is not None and sender.name in HEARD:
+            id = task_id or (request or sender.request).id
+            note("signal", name=id, signal=signal_name, state=str(rest.get("state") or ""))
+
+    getattr(signals, signal_name).connect(handler, weak=False)
+
+
+#: Tasks whose signals are noted.
+HEARD = {"e2e.plain", "e2e.retried", "e2e.fails", "e2e.ask"}
+for name in ("task_prerun", "task_success", "task_retry", "task_failure", "task_postrun"):
+    _tell(name)
 
 # -- durable tasks ----------------------------------------------------------------
 
