@@ -21,6 +21,7 @@ def worker_of(stage: Stage, pid: int) -> Program:
     return next(w for w in stage.programs if w.is_running and pid in {child.pid for child in w.children()})
 
 
+@pytest.mark.slow
 def test_the_leg_of_a_killed_worker_runs_elsewhere_after_a_lease(open_stage):
     """SIGKILL to the whole worker, twice, and then to everything: the broker's visibility timeout is an hour."""
     stage = open_stage()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import psutil
 import psycopg
+import pytest
 
 from tests.servers import libpq_url
 
@@ -43,6 +44,7 @@ def carry(stage: Stage, count: int) -> None:
     stage.axme.drain(5)
 
 
+@pytest.mark.slow
 def test_five_hundred_intents_leave_a_worker_as_it_was(open_stage):
     """Counted in parent and child, and by PostgreSQL, after fifty and after five hundred more."""
     stage = open_stage(ledger="postgres")
