@@ -24,7 +24,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from . import leg, work
-from .errors import AxmeError, Drifted, HandedBack, LeaseLost, LegInterrupt, OutsideIntent, Suspended
+from .errors import AxmeError, Drifted, HandedBack, LeaseLost, LegInterrupt, OutsideIntent, Suspended, UnsupportedWork
 from .keeper import WatchChildren
 from .leg import NotToBeHad, RetryAsked, RunningLeg
 
@@ -101,6 +101,7 @@ def wrap(axme: Axme, task: Task) -> None:
     if task.name.startswith("celery.") or getattr(task, "__axme_wrapped__", False):
         return
     task.run = _as_leg(axme, task, task.run)
+    task.replace = _refusing_in_a_leg(task, task.replace)
     task.Request = _request_class(axme, task.Request)
     task.__axme_wrapped__ = True
     if not isinstance(task, LegTask):
@@ -203,6 +204,21 @@ def _show(task: Task, request: Context, ignored: bool, state: str) -> None:
         task.backend.store_result(request.id, {"intent": mark.get("intent")}, state, request=request)
     except Exception as error:
         log.warning("result backend does not show %s for leg %s: %s", state, request.id, error)
+
+
+def _refusing_in_a_leg(task: Task, replace: Callable[..., Any]) -> Callable[..., Any]:
+    """``self.replace``: the other task would be none of the intent's, which would end before it."""
+
+    @functools.wraps(replace)
+    def replaced(*args: Any, **kwargs: Any) -> Any:
+        if leg.current() is not None:
+            raise UnsupportedWork(
+                f"{task.name} called self.replace, which cannot be carried as a leg yet; "
+                f"call wait_for_agent(the signature) and return its result"
+            )
+        return replace(*args, **kwargs)
+
+    return replaced
 
 
 def _came_as_message(request: Context) -> bool:
