@@ -58,6 +58,19 @@ def test_what_the_killed_child_did_not_finish_is_what_the_next_run_does(stage):
     assert "signal 9" in lost.details["cause"]
 
 
+def test_acknowledging_late_adds_no_second_run(stage):
+    """``acks_late`` and ``reject_on_worker_lost`` would have the broker deliver it again: there is one run more, not two."""
+    with stage.held("late-2"):
+        intent = stage.axme.submit(stage.project.late_pages.s("late", 3))
+        os.kill(stage.wait_started("late", 2)["pid"], signal.SIGKILL)
+        stage.wait_started("late", 2, run=2)
+
+    assert intent.wait(20) == [1, 2, 3]
+    assert [e["page"] for e in stage.effects("started", "late")] == [1, 2, 2, 3]
+    assert stage.leg(intent).run == 2
+    until(lambda: stage.redis.admin.hlen("unacked") == 0, "all messages acknowledged")
+
+
 # -- leases -------------------------------------------------------------------------------
 
 
@@ -116,6 +129,23 @@ def test_a_cold_shutdown_hands_back_at_once_and_counts_no_attempt(open_stage):
     assert "intent.handed_back" in stage.events(intent)
     print(f"SIGQUIT to the next run at its step: {again:.2f} s")
     assert again < 10
+
+
+def test_a_parent_killed_alone_is_a_dead_worker(open_stage):
+    """Its child may live on for a moment, but the leg goes to another worker, and is done there."""
+    stage = open_stage()
+    stage.beat(ready=False)
+    worker = stage.worker(concurrency=1)
+    with stage.held("orphan-2"):
+        intent = stage.axme.submit(stage.project.pages.s("orphan", 3))
+        orphan = stage.wait_started("orphan", 2)
+        worker.send(signal.SIGKILL)
+        stage.worker(concurrency=1)
+        stage.wait_started("orphan", 2, run=2)
+
+    assert intent.wait(20) == [1, 2, 3]
+    assert {step.run for step in intent.steps() if step.position > 0} == {2}
+    assert [e["page"] for e in stage.effects("started", "orphan") if e["pid"] == orphan["pid"]] == [1, 2]
 
 
 def test_a_leg_waiting_in_a_stopping_workers_hands_goes_to_another(open_stage):

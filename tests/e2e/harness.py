@@ -156,7 +156,7 @@ class Stage:
         spec = importlib.util.spec_from_file_location(f"tests.e2e.project_{next(self._modules)}", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        with _environment(self.environment):
+        with _environment({**self.environment, "E2E_CLIENT": "1"}):
             spec.loader.exec_module(module)
         module.app.finalize()
         return module

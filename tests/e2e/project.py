@@ -35,6 +35,9 @@ from tests.e2e import library  # noqa: F401, its tasks belong to every app
 folder = Path(os.environ["E2E_FOLDER"])
 app = Celery("e2e")
 app.conf.update(json.loads(os.environ["E2E_CONFIG"]))
+if not os.environ.get("E2E_CLIENT"):
+    # Found by workers as they start, unknown to those who submit.
+    app.conf.include = ["tests.e2e.included"]
 axme = Axme(app)
 # Several of this project live in one test process, each with tasks of its own.
 durable, ordinary = partial(axme.task, shared=False), partial(app.task, shared=False)
@@ -351,3 +354,27 @@ def inside() -> dict[str, Any]:
         "files": me.num_fds(),
         "rss": me.memory_info().rss,
     }
+
+
+@ordinary(name="e2e.joined")
+def joined(results: list[Any]) -> int:
+    """The body of a chord: how many results came together."""
+    return len(results)
+
+
+@ordinary(name="e2e.errback")
+def errback(name: str) -> None:
+    """What ``link_error`` calls."""
+    note("errback", name=name)
+
+
+@durable(name="e2e.late_pages", acks_late=True, reject_on_worker_lost=True)
+def late_pages(name: str, count: int) -> list[int]:
+    """So many steps, acknowledged late: the broker, too, wants to run it again when its worker dies."""
+    return [page(name, number) for number in range(1, count + 1)]
+
+
+@ordinary(name="e2e.replaced", bind=True)
+def replaced(self: Task, x: int) -> None:
+    """Becomes another task."""
+    raise self.replace(plain.s(x, y=10))
