@@ -13,8 +13,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from celery.bootsteps import StartStopStep
 from celery.worker import state as worker_state
 
 from . import leg, lifecycle, submit, work
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 #: How long a stopping worker waits for its keeper's last writes.
 STOP_SECONDS = 5.0
+#: How long a dead pool child may go unnoticed.
+WATCH_SECONDS = 0.2
 #: A worker sweeps by itself when nobody has for this many ticks, or this many seconds if that is longer.
 QUIET_TICKS, QUIET_SECONDS = 3, 5.0
 
@@ -53,18 +56,17 @@ class Keeper:
             self._thread = threading.Thread(target=self._run, name="axme-keeper", daemon=True)
             self._thread.start()
 
-    def stopping(self, *, cold: bool) -> None:
+    def stopping(self) -> None:
         """The worker was asked to stop. Called in a signal handler: only notes it."""
         self._axme.worker.stop()
-        if cold and self._thread is not None:
-            self._jobs.put(self._hand_back_all)
 
     def stop(self) -> None:
         """The worker has stopped: finish what is noted, then end."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
-        self._jobs.put(self._hand_back_all)
+        for leg_id, run in active_legs():
+            self.canceled(leg_id, run)
         self._jobs.put(None)
         thread.join(STOP_SECONDS)
         self._axme.drain(STOP_SECONDS)
@@ -72,6 +74,10 @@ class Keeper:
     def lost(self, leg_id: str, run: int, cause: str) -> None:
         """A pool child died with this leg."""
         self._jobs.put(lambda: lose(self._axme.runtime, Lease(leg_id, run), cause))
+
+    def canceled(self, leg_id: str, run: int) -> None:
+        """The worker gives this leg up: it stops without waiting for it, or has lost its broker."""
+        self._jobs.put(lambda: self._hand_back(leg_id, run))
 
     def overran(self, leg_id: str, run: int, limit_seconds: float) -> None:
         """This leg overran its hard time limit; Celery has killed its child and stores FAILURE."""
@@ -125,9 +131,8 @@ class Keeper:
         if last is None or (rt.ledger.now() - last).total_seconds() > quiet:
             sweep(rt, self._axme.senders, f"keeper@{rt.worker_name()}")
 
-    def _hand_back_all(self) -> None:
-        for leg_id, run in active_legs():
-            self._settle(leg_id, run, lambda intent, now_leg, on: lifecycle.hand_back(intent, now_leg, on=on))
+    def _hand_back(self, leg_id: str, run: int) -> None:
+        self._settle(leg_id, run, lambda intent, now_leg, on: lifecycle.hand_back(intent, now_leg, on=on))
 
     def _fail(self, leg_id: str, run: int, limit_seconds: float) -> None:
         error = {
@@ -174,6 +179,24 @@ class Keeper:
             rt.ledger.commit(change)
         except StaleChange:
             return
+
+
+class WatchChildren(StartStopStep):  # type: ignore[misc]
+    """Has the event loop of a worker's parent look for dead pool children several times a second.
+
+    Celery looks when a child's pipe closes, which may be a moment before its process has ended; having missed it
+    then, it looks again after five seconds.
+    """
+
+    _timer: Any = None
+
+    def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
+        """Called at every (re)connection to the broker."""
+        if self._timer is not None:
+            self._timer.cancel()
+        look = getattr(consumer.pool, "maintain_pool", None)
+        if look is not None:
+            self._timer = hub.call_repeatedly(WATCH_SECONDS, look)
 
 
 def active_legs() -> list[tuple[str, int]]:

@@ -24,7 +24,8 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from . import leg, work
-from .errors import AxmeError, Drifted, HandedBack, LeaseLost, LegInterrupt, OutsideIntent, Suspended
+from .errors import AxmeError, Drifted, HandedBack, LeaseLost, LegInterrupt, OutsideIntent, Suspended, UnsupportedWork
+from .keeper import WatchChildren
 from .leg import NotToBeHad, RetryAsked, RunningLeg
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ def connect(axme: Axme) -> None:
             from . import ledger  # noqa: F401
 
             install(axme)
+            axme.app.steps["consumer"].add(WatchChildren)
             axme.keeper.start()
 
-    def worker_shutting_down(how: str | None = None, **_: Any) -> None:
-        axme.keeper.stopping(cold=how == "Cold")
+    def worker_shutting_down(**_: Any) -> None:
+        axme.keeper.stopping()
 
     def worker_shutdown(sender: Any = None, **_: Any) -> None:
         axme.keeper.stop()
@@ -99,6 +101,7 @@ def wrap(axme: Axme, task: Task) -> None:
     if task.name.startswith("celery.") or getattr(task, "__axme_wrapped__", False):
         return
     task.run = _as_leg(axme, task, task.run)
+    task.replace = _refusing_in_a_leg(task, task.replace)
     task.Request = _request_class(axme, task.Request)
     task.__axme_wrapped__ = True
     if not isinstance(task, LegTask):
@@ -203,6 +206,21 @@ def _show(task: Task, request: Context, ignored: bool, state: str) -> None:
         log.warning("result backend does not show %s for leg %s: %s", state, request.id, error)
 
 
+def _refusing_in_a_leg(task: Task, replace: Callable[..., Any]) -> Callable[..., Any]:
+    """``self.replace``: the other task would be none of the intent's, which would end before it."""
+
+    @functools.wraps(replace)
+    def replaced(*args: Any, **kwargs: Any) -> Any:
+        if leg.current() is not None:
+            raise UnsupportedWork(
+                f"{task.name} called self.replace, which cannot be carried as a leg yet; "
+                f"call wait_for_agent(the signature) and return its result"
+            )
+        return replace(*args, **kwargs)
+
+    return replaced
+
+
 def _came_as_message(request: Context) -> bool:
     return not request.called_directly and not request.is_eager
 
@@ -295,6 +313,12 @@ def _request_class(axme: Axme, present: Any) -> type[Request]:
                 self.acknowledge()
             axme.keeper.lost(self.id, mark["run"], str(error) or type(error).__name__)
             return None
+
+        def cancel(self, pool: Any, signal: Any = None, **how: Any) -> Any:
+            mark = work.own_header(self._request_dict)
+            if mark is not None:
+                axme.keeper.canceled(self.id, mark["run"])
+            return super().cancel(pool, signal, **how)
 
         def on_timeout(self, soft: bool, timeout: float) -> Any:
             mark = work.own_header(self._request_dict)

@@ -9,6 +9,7 @@ import os
 import signal
 
 import pytest
+from celery import chord
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 from celery.result import AsyncResult
 
@@ -193,6 +194,8 @@ KINDS = {
     "a base with its own hook, bound": ("e2e.hooked", (1,), 6),
     "autoretry_for": ("e2e.retried", ("kinds", 1), "after 2 tries"),
     "bound, with steps": ("e2e.stepping", ("kinds", 2), [1, 2]),
+    "of a module that only workers import": ("e2e.included", (4,), 12),
+    "shared_task of such a module": ("e2e.included_shared", (4,), 11),
 }
 
 
@@ -232,6 +235,67 @@ def test_a_base_class_of_the_projects_own_is_called_once(stage):
     assert len(stage.effects("before_start")) == starts + 1
 
 
+def test_a_leg_that_would_become_another_task_is_refused(stage):
+    """``self.replace`` would end the intent before the work is done; the error says what to write instead."""
+    intent = stage.axme.submit(stage.project.replaced.s(1))
+
+    with pytest.raises(IntentFailed, match="wait_for_agent") as failed:
+        intent.wait(20)
+    assert failed.value.code == "UnsupportedWork"
+    assert stage.project.replaced.delay(1).get(timeout=20) == 11
+
+
+# -- in Celery's own canvas ----------------------------------------------------------------
+
+
+def test_a_chain_goes_on_after_the_wait_of_its_link(stage):
+    """The message that resumes the leg carries the rest of the chain."""
+    result = (stage.project.ask.s("in-a-chain") | stage.project.bound.si(7)).delay()
+    waiting = until(lambda: [*stage.axme.intents(type="e2e.ask", status="WAITING")], "wait of the first link")
+
+    stage.axme.answer(waiting[0].id, "approved", by="ana")
+
+    assert result.get(timeout=20)["x"] == 7
+    assert result.parent.get(timeout=20) == "approved by ana"
+
+
+def test_a_chord_waits_for_its_waiting_header(stage):
+    """The body runs once, when the last of the header has ended, a child having died in between."""
+    project = stage.project
+    with stage.held("header-b-2"):
+        header = [project.ask.s("header-a"), project.pages.s("header-b", 2), project.plain.s(1)]
+        result = chord(header, project.joined.s()).delay()
+        waiting = until(lambda: [*stage.axme.intents(type="e2e.ask", status="WAITING")], "wait in the header")
+        os.kill(stage.wait_started("header-b", 2)["pid"], signal.SIGKILL)
+        stage.wait_started("header-b", 2, run=2)
+        stage.axme.answer(waiting[0].id, "approved", by="ana")
+
+    assert result.get(timeout=20) == 3
+
+
+def test_errbacks_of_a_leg_are_called_once(stage):
+    """``link_error`` fires when the leg has failed for good."""
+    project = stage.project
+    result = project.out_of_paper.apply_async((4,), link_error=project.errback.si("jam"))
+
+    with pytest.raises(Exception, match="tray 4"):
+        result.get(timeout=20)
+    until(lambda: stage.effects("errback", "jam"), "errback")
+    assert project.plain.delay(1).get(timeout=20) == 2
+    assert len(stage.effects("errback", "jam")) == 1
+
+
+def test_a_task_that_expired_before_it_ran_cancels_its_intent(stage):
+    """``expires`` means what it means in Celery, and the intent says so."""
+    result = stage.project.double.apply_async((4,), countdown=0.5, expires=0.1)
+
+    intent = stage.wait_status(stage.intent_of(result), "CANCELED")
+
+    assert "expired" in intent.error["message"]
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=20)
+
+
 # -- ordinary tasks are left alone --------------------------------------------------------
 
 
@@ -269,6 +333,47 @@ def test_an_ordinary_task_fails_as_ever(stage):
         result.get(timeout=20)
     assert type(raised.value).__name__ == "OutOfPaper"
     assert result.state == "FAILURE"
+
+
+def signals_of(stage: Stage, result: AsyncResult) -> list[str]:
+    """Celery's signals of this task, in order, until the last of its last run."""
+    heard = [e["signal"] + (":" + e["state"] if e["state"] else "") for e in stage.effects("signal", result.id)]
+    return heard if heard and heard[-1].startswith("task_postrun") else []
+
+
+def test_an_ordinary_tasks_signals_are_celerys(stage):
+    """In Celery's order, each once."""
+    success = stage.project.plain.delay(1)
+    failure = stage.project.fails.delay("signals")
+    retried = stage.project.retried.delay("signals", 1)
+    for result in (success, failure, retried):
+        result.get(timeout=20, propagate=False)
+
+    assert until(lambda: signals_of(stage, success), "signals") == [
+        "task_prerun", "task_success", "task_postrun:SUCCESS"
+    ]  # fmt: skip
+    assert until(lambda: signals_of(stage, failure), "signals") == [
+        "task_prerun", "task_failure", "task_postrun:FAILURE"
+    ]  # fmt: skip
+    ended = until(lambda: len(heard := signals_of(stage, retried)) == 6 and heard, "signals")
+    # The second run may begin before the first has told its end.
+    assert sorted(ended) == sorted([
+        "task_prerun", "task_retry", "task_postrun:RETRY", "task_prerun", "task_success", "task_postrun:SUCCESS"
+    ])  # fmt: skip
+
+
+def test_a_legs_signals_are_those_of_a_task_and_a_rest_is_an_ignore(stage):
+    """What observes tasks (Sentry, OpenTelemetry) sees two runs, the first of which ended without a result."""
+    result = stage.project.ask.delay("observed")
+    intent = stage.intent_of(result)
+    wait = stage.wait_asked(intent)
+    until(lambda: len(signals_of(stage, result)) == 2, "end of the first run")
+    stage.axme.answer(wait, "approved", by="ana")
+    result.get(timeout=20)
+
+    assert until(lambda: len(heard := signals_of(stage, result)) == 5 and heard, "end of the second run") == [
+        "task_prerun", "task_postrun:IGNORED", "task_prerun", "task_success", "task_postrun:SUCCESS"
+    ]  # fmt: skip
 
 
 def test_steps_outside_an_intent_are_ordinary_calls(stage):

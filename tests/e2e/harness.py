@@ -1,7 +1,7 @@
 """Real workers and beats of ``tests.e2e.project``, and the hands a test has on them.
 
 A ``Stage`` is a project with a broker, a ledger and a folder. Its processes are
-started in sessions of their own and stopped by their own ids; a worker with its
+started in sessions of their own and ended by their own ids; a worker with its
 pool children is one process group, which one SIGKILL takes down like a machine
 that lost its power. Tests wait for conditions, never for time to pass.
 """
@@ -115,20 +115,11 @@ class Program:
         """Until it has ended."""
         self._process.wait(seconds)
 
-    def ask_to_stop(self) -> None:
-        """SIGTERM, even if it is paused."""
-        if self.is_running:
-            with contextlib.suppress(ProcessLookupError):
-                self.send(signal.SIGTERM)
-                os.killpg(self.pid, signal.SIGCONT)
-
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL to its group if it does not end."""
-        if self.is_running:
-            self.ask_to_stop()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_SECONDS)
-        self.kill_group()
+        """SIGTERM, and wait until it has ended in its own way."""
+        self.send(signal.SIGTERM)
+        self.wait_ended()
+        janitor.release(self.pid)
 
 
 class Stage:
@@ -165,7 +156,7 @@ class Stage:
         spec = importlib.util.spec_from_file_location(f"tests.e2e.project_{next(self._modules)}", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        with _environment(self.environment):
+        with _environment({**self.environment, "E2E_CLIENT": "1"}):
             spec.loader.exec_module(module)
         module.app.finalize()
         return module
@@ -285,11 +276,9 @@ class Stage:
     # -- the end ---------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Stop what runs and remove what was left."""
+        """Kill what still runs (an orderly end takes seconds, and is the subject of tests of its own); tidy up."""
         for program in self.programs:
-            program.ask_to_stop()
-        for program in self.programs:
-            program.stop()
+            program.kill_group()
         self.axme.drain(1.0)
         self.axme.close()
         self.project.app.close()

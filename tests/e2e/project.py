@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, Task
+from celery import Celery, Task, signals
 
 from axme_celery import (
     Axme,
@@ -35,6 +35,9 @@ from tests.e2e import library  # noqa: F401, its tasks belong to every app
 folder = Path(os.environ["E2E_FOLDER"])
 app = Celery("e2e")
 app.conf.update(json.loads(os.environ["E2E_CONFIG"]))
+if not os.environ.get("E2E_CLIENT"):
+    # Found by workers as they start, unknown to those who submit.
+    app.conf.include = ["tests.e2e.included"]
 axme = Axme(app)
 # Several of this project live in one test process, each with tasks of its own.
 durable, ordinary = partial(axme.task, shared=False), partial(app.task, shared=False)
@@ -57,6 +60,22 @@ def stay(place: str) -> None:
     while held.exists() and time.monotonic() < give_up_at:
         time.sleep(0.01)
 
+
+def _tell(signal_name: str) -> None:
+    """Note this signal of Celery's for the tasks of which a test wants to know."""
+
+    def handler(sender: Any = None, task_id: str | None = None, request: Any = None, **rest: Any) -> None:
+        if sender is not None and sender.name in HEARD:
+            id = task_id or (request or sender.request).id
+            note("signal", name=id, signal=signal_name, state=str(rest.get("state") or ""))
+
+    getattr(signals, signal_name).connect(handler, weak=False)
+
+
+#: Tasks whose signals are noted.
+HEARD = {"e2e.plain", "e2e.retried", "e2e.fails", "e2e.ask"}
+for name in ("task_prerun", "task_success", "task_retry", "task_failure", "task_postrun"):
+    _tell(name)
 
 # -- durable tasks ----------------------------------------------------------------
 
@@ -183,6 +202,21 @@ def poison(name: str) -> None:
 def polled(name: str, answers_after: int) -> Any:
     """Waits for a tool that must be asked."""
     return wait_for_tool("printer", name, poll=ask_printer.s(name, answers_after), every=0.2)
+
+
+@durable(name="e2e.busy")
+def busy(name: str, seconds: float) -> str:
+    """A step that never lets go of its processor."""
+    return spin(name, seconds)
+
+
+@step
+def spin(name: str, seconds: float) -> str:
+    note("spinning", name=name)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sum(range(1000))
+    return name
 
 
 @durable(name="e2e.small")
@@ -320,3 +354,27 @@ def inside() -> dict[str, Any]:
         "files": me.num_fds(),
         "rss": me.memory_info().rss,
     }
+
+
+@ordinary(name="e2e.joined")
+def joined(results: list[Any]) -> int:
+    """The body of a chord: how many results came together."""
+    return len(results)
+
+
+@ordinary(name="e2e.errback")
+def errback(name: str) -> None:
+    """What ``link_error`` calls."""
+    note("errback", name=name)
+
+
+@durable(name="e2e.late_pages", acks_late=True, reject_on_worker_lost=True)
+def late_pages(name: str, count: int) -> list[int]:
+    """So many steps, acknowledged late: the broker, too, wants to run it again when its worker dies."""
+    return [page(name, number) for number in range(1, count + 1)]
+
+
+@ordinary(name="e2e.replaced", bind=True)
+def replaced(self: Task, x: int) -> None:
+    """Becomes another task."""
+    raise self.replace(plain.s(x, y=10))
