@@ -70,16 +70,17 @@ class Fault:
 class Control:
     """The count and the targets of one trial, shared by its processes; and the log of the points reached."""
 
-    _LAYOUT = struct.Struct("qq")
+    _LAYOUT = struct.Struct("qqq")
 
     def __init__(self, log: Path) -> None:
+        # Points reached, faults that happened, processes held up.
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)
         self._log = log
         self._faults: dict[int, Mode] = {}
 
     def arm(self, faults: tuple[Fault, ...]) -> None:
         """Start a trial: count from 1, with these faults."""
-        self._LAYOUT.pack_into(self._memory, 0, 0, 0)
+        self._LAYOUT.pack_into(self._memory, 0, 0, 0, 0)
         self._faults = {fault.at: fault.mode for fault in faults}
         self._log.write_text("")
 
@@ -93,15 +94,25 @@ class Control:
         """Faults that happened."""
         return int(self._LAYOUT.unpack_from(self._memory)[1])
 
+    @property
+    def held_up(self) -> int:
+        """Processes that were held up (``stalls.py``)."""
+        return int(self._LAYOUT.unpack_from(self._memory)[2])
+
+    def hold_up(self) -> None:
+        """Note that a process is held up now."""
+        count, hit, held_up = self._LAYOUT.unpack_from(self._memory)
+        self._LAYOUT.pack_into(self._memory, 0, count, hit, held_up + 1)
+
     def places(self) -> list[str]:
         """Where each point was, in order: "commit submit.submit"."""
         return self._log.read_text().splitlines()
 
     def reach(self, kind: str) -> Mode | None:
         """One more point; the fault that is due at it."""
-        count, hit = self._LAYOUT.unpack_from(self._memory)
+        count, hit, held_up = self._LAYOUT.unpack_from(self._memory)
         mode = self._faults.get(count + 1)
-        self._LAYOUT.pack_into(self._memory, 0, count + 1, hit + (mode is not None))
+        self._LAYOUT.pack_into(self._memory, 0, count + 1, hit + (mode is not None), held_up)
         with self._log.open("a") as log:
             log.write(f"{kind} {_place()}\n")
         return mode

@@ -23,8 +23,9 @@ from celery import Celery
 from sqlalchemy import Engine, delete, func, select
 
 from axme_celery import Axme, extension, ledger, relay
-from axme_celery.ledger import SqlLedger, schema, tables
+from axme_celery.ledger import SqlLedger, tables
 from axme_celery.ledger.engine import Engines
+from axme_celery.ledger.migrate import upgrade
 from axme_celery.model import Change
 from axme_celery.ports import Runtime
 from axme_celery.relay import RelayThread
@@ -211,9 +212,9 @@ class World:
 
     def make_ledger(self) -> None:
         """Create the tables. In a child: this opens connections."""
+        upgrade(self.ledger_url)
         ledger = SqlLedger(self.ledger_url)
         with ledger.engines.connect() as connection, connection.begin():
-            schema.create(connection)
             reference.bookings.create(connection)
         ledger.close()
         if self.is_sqlite:
@@ -238,7 +239,7 @@ class World:
             return
         with self.axme.runtime.ledger.engines.connect() as connection, connection.begin():
             for table in _all_tables():
-                if table.name != tables.meta.name:
+                if table is not tables.meta:
                     connection.execute(delete(table))
 
     def leftovers(self) -> tuple[str, ...]:
