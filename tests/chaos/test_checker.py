@@ -169,6 +169,7 @@ def good() -> Story:
     ]  # fmt: skip
     story.intent = replace(story.intent, result=json.dumps(RESULT), ended_at=at(9))
     story.celery = ("SUCCESS", RESULT)
+    story.say(*({"ev": "R", "leg": "leg-1", "state": state} for state in ("WAITING", "WAITING", "SUCCESS", "SUCCESS")))
     return story
 
 
@@ -226,6 +227,7 @@ def _canceled() -> Story:
 def _given_up() -> Story:
     story = good()
     story.lines = [x for x in story.lines if x.get("op") == "submit"]
+    story.say({"ev": "R", "leg": "leg-1", "state": "FAILURE"})
     for run in (1, 2, 3):
         story.say(story.line("B", run), story.line("S", run, "plan"))
     error = {"code": "worker_lost", "message": "3 runs"}
@@ -465,6 +467,16 @@ def _the_result_holds_another_value_than_the_record(story: Story) -> None:
 @bad(Rule.RESULT)
 def _celery_shows_no_result(story: Story) -> None:
     story.celery = ("WAITING", None)
+
+
+@bad(Rule.RESULT)
+def _celery_is_told_of_a_failure_that_is_taken_back(story: Story) -> None:
+    story.say({"ev": "R", "leg": "leg-1", "state": "FAILURE"}, {"ev": "R", "leg": "leg-1", "state": "SUCCESS"})
+
+
+@bad(Rule.RESULT)
+def _celery_is_told_that_it_waits_after_the_end(story: Story) -> None:
+    story.say({"ev": "R", "leg": "leg-1", "state": "SUCCESS"}, {"ev": "R", "leg": "leg-1", "state": "WAITING"})
 
 
 @bad(Rule.LEFTOVER)

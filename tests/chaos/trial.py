@@ -105,7 +105,7 @@ class Lane:
     def __init__(self, ledger: str, url: str, folder: Path) -> None:
         self.ledger = ledger
         self.world = World(folder, url)
-        self.control = Control(folder / "points.log")
+        self.control = Control(folder / "points.log", lambda: self.world.clock.passed_seconds)
         self._verdict = folder / "verdict.json"
         self._errors = folder / "errors.log"
         self._in_child(self.world.make_ledger)
