@@ -33,6 +33,7 @@ from .ports import Ledger, Relay, Runtime, Sender, Tracker
 from .relay import RelayThread
 from .shared import WorkerState
 from .submit import Submission
+from .texts import line
 from .tracker import open_tracker
 
 
@@ -359,16 +360,12 @@ class Axme:
     ) -> Submission:
         rt = self.runtime
         for what, value in (("key", key), ("type", type), ("requester", requester), ("correlation_id", correlation_id)):
-            if value is not None and (
-                not isinstance(value, str) or not 1 <= len(value) <= 255 or not value.isprintable()
-            ):
-                raise BadInput(f"{what} is {value!r}; it is printable text of 1 to 255 characters")
-        if (
-            isinstance(tags, str)
-            or len(tags) > 50
-            or any(not isinstance(t, str) or not 1 <= len(t) <= 128 for t in tags)
-        ):
-            raise BadInput(f"tags is {tags!r}; give a list of at most 50 texts of 1 to 128 characters")
+            if value is not None:
+                line(value, what)
+        if not isinstance(tags, list | tuple | set | frozenset) or len(tags) > 50:
+            raise BadInput(f"tags is {str(tags)[:80]!r}; give a list of at most 50 texts")
+        for tag in tags:
+            line(tag, "a tag", longest=128)
         span = None
         if deadline is not None:
             span = seconds(deadline, "deadline")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -41,6 +41,7 @@ from .engine import Engines
 from .health import Health, health
 from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of
 
+T = TypeVar("T")
 
 class SqlLedger:
     """The ledger at one database URL. Connects on first use; safe across fork.
@@ -185,8 +186,11 @@ class SqlLedger:
     def intent(self, intent_id: str) -> Intent | None:
         return self._access.drive(lambda d: hot.intent(d, intent_id, self._is_sqlite))
 
-    def intent_by_key(self, key: str) -> Intent | None:
-        return self._access.ask(lambda c: read.intent_by_key(c, key))
+    def intent_by_key(self, key: str, connection: Connection | None = None) -> Intent | None:
+        return self._asked_of(connection, lambda c: read.intent_by_key(c, key))
+
+    def intent_of_leg(self, leg_id: str, connection: Connection | None = None) -> Intent | None:
+        return self._asked_of(connection, lambda c: read.intent_of_leg(c, leg_id))
 
     def intents(self, filters: JsonDict, after: tuple[datetime, str] | None, limit: int) -> list[Intent]:
         return self._access.ask(lambda c: read.intents(c, filters, after, limit))
@@ -255,6 +259,13 @@ class SqlLedger:
         return self._access.ask(lambda c: read.count_prunable(c, ended_before))
 
     # -- how ------------------------------------------------------------------------
+
+    def _asked_of(self, connection: Connection | None, question: Callable[[Connection], T]) -> T:
+        """The answer; with ``connection`` as the caller's own transaction sees it."""
+        if connection is None:
+            return self._access.ask(question)
+        self._access.make_ready()
+        return question(connection)
 
     def _record(self, change: Change) -> None:
         """The hot path: one checkpoint, guarded by its run."""

@@ -46,6 +46,12 @@ def intent_by_key(c: Connection, key: str) -> Intent | None:
     return found
 
 
+def intent_of_leg(c: Connection, leg_id: str) -> Intent | None:
+    of_leg = select(t.legs.c.intent_id).where(t.legs.c.id == leg_id).scalar_subquery()
+    found: Intent | None = _one(c, Intent, select(*columns(Intent)).where(t.intents.c.id == of_leg))
+    return found
+
+
 #: What ``intents`` may be filtered by, besides ``tag`` and ``text``.
 FILTERS = ("status", "type", "waiting_reason", "key", "requester", "correlation_id", "replay_of")
 

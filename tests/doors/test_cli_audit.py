@@ -115,7 +115,7 @@ def test_export_of_one_intent_or_of_the_newest(desk, histories):
     assert len(desk.run("audit", "export", "--since", "1h").stdout.splitlines()) == 9
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@"])
 def test_csv_cannot_make_a_spreadsheet_run_a_formula(desk, start):
     """A cell that would be one begins with an apostrophe; the rest is read back as it was."""
     evil = f"{start}HYPERLINK('http://evil')"
