@@ -159,6 +159,13 @@ class Engines:
             if not connection.get_execution_options().get("axme_read"):
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
 
+        @event.listens_for(engine, "checkin")
+        def _end(connection: Any, _: Any) -> None:
+            # SQLAlchemy takes a COMMIT that failed for the end of the transaction, but SQLite may have kept it open
+            # (busy, disk full): whoever borrows this connection next would read in it, and commit it.
+            if connection is not None and connection.in_transaction:
+                connection.rollback()
+
         return engine
 
     def _after_fork(self) -> None:

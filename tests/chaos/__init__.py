@@ -10,7 +10,5 @@ wait; clients write what they asked and were told. After the crashes the checker
 - ``live.py`` runs real workers under load while processes, brokers and
   databases are killed, paused, flushed and restarted.
 
-    python -m tests.chaos [--kills N] [--seed S] [--ledger sqlite|postgres|both] [--part enumerate|live|races|all]
-    python -m tests.chaos --soak MINUTES
-    python -m tests.chaos --case "reference sqlite 37:before"
+``python -m tests.chaos`` runs them, at length; the test suite runs a share of each (``tests/e2e``).
 """

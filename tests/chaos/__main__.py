@@ -1,74 +1,136 @@
-"""``python -m tests.chaos``: every commit and publish of an intent's life is hit, then more of them at random.
+"""``python -m tests.chaos``, which is ``make chaos`` and ``make soak``.
 
-    python -m tests.chaos [--kills N] [--seed S] [--ledger sqlite|postgres|both]
-    python -m tests.chaos live [--seconds S] [--seed S]      real workers under load, while everything fails
-    python -m tests.chaos soak [--minutes M] [--seed S]      the same, for as long as you like
+    python -m tests.chaos [enumerate|races|live|all] [--ledger sqlite|postgres|both] [--seed S] [--kills N] ...
+    python -m tests.chaos soak [--minutes M]
+    python -m tests.chaos --case "reference sqlite 37:before seed=1"
 
-Prints the seed and the figures; ends with 1 when a promise was broken or a point was not reached.
+Prints the seed and the figures; ends with 1 when a promise was broken, or when something was not reached that was
+meant to be.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from tests.servers import PrivatePostgres
+from . import enumeration, lanes
+from .checker import vacuous
+from .enumeration import BRIEF, MINIMUMS, WHOLE, Figures
+from .trial import Case, Outcome
 
-from .enumeration import KINDS, Figures, Lane, every_point, places_hit, random_cases
-from .life import Variant
-
-
-def enumerate_crashes(ledger: str, url: str, folder: Path, kills: int, seed: int) -> Figures:
-    """Every point in every mode, and then random pairs until so many processes were killed."""
-    lane, figures = Lane(ledger, url, folder), Figures()
-    points = every_point(lane, KINDS, Variant(), seed, figures)
-    cases = random_cases(ledger, points, random.Random(seed))
-    while figures.kills < kills and not figures.failures:
-        figures.add(lane.run(next(cases)))
-    return figures
+PARTS = ("enumerate", "races", "live")
+KILLS = 10_000
+LIVE_SECONDS = 300.0
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("crashes", "live", "soak"), default="crashes")
-    parser.add_argument("--kills", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
-    parser.add_argument("--ledger", choices=("sqlite", "postgres", "both"), default="both")
-    parser.add_argument("--seconds", type=float, default=300.0)
-    parser.add_argument("--minutes", type=float, default=60.0)
-    asked = parser.parse_args()
-    print(f"seed {asked.seed}", flush=True)
-    if asked.part != "crashes":
-        from .live import run_live, run_soak
+def main(arguments: list[str] | None = None) -> int:
+    """0 when every promise was kept and everything was reached that was meant to be."""
+    options = _options(arguments)
+    if options.case:
+        return _one_case(Case.parse(options.case))
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 31)
+    print(f"seed {seed}", flush=True)
+    began = time.monotonic()
+    if options.part == "soak":
+        from .live import run_soak
 
-        runs = (
-            run_soak(asked.minutes, asked.seed)
-            if asked.part == "soak"
-            else [run_live(asked.seed, seconds=asked.seconds)]
-        )
-        print(runs[-1])
-        return 0 if all(run.passed for run in runs) else 1
-    broken = False
-    ledgers = ("sqlite", "postgres") if asked.ledger == "both" else (asked.ledger,)
+        return 0 if all(run.passed for run in run_soak(options.minutes, seed)) else 1
+    ledgers = (lanes.SQLITE, lanes.POSTGRES) if options.ledger == "both" else (options.ledger,)
+    parts = PARTS if options.part == "all" else (options.part,)
+    passed = True
+    if "enumerate" in parts:
+        for ledger in ledgers:
+            passed &= _enumerate(ledger, options.kills // len(ledgers), seed, brief=options.brief, figures=options.figures)
+    if "races" in parts:
+        passed &= _race(ledgers, options.races, seed)
+    if "live" in parts:
+        from .live import run_live
+
+        figures = run_live(seed, seconds=options.seconds)
+        print(figures)
+        passed &= figures.passed
+    print(f"{'kept every promise' if passed else 'BROKEN'}: seed {seed}, {time.monotonic() - began:.0f} s")
+    return 0 if passed else 1
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos")
+    parser.add_argument("part", nargs="?", choices=(*PARTS, "all", "soak"), default="all")
+    parser.add_argument("--ledger", choices=(lanes.SQLITE, lanes.POSTGRES, "both"), default="both")
+    parser.add_argument("--seed", type=int, help="the one that an earlier run printed; else a new one")
+    parser.add_argument("--kills", type=int, default=KILLS, help="processes to kill at a commit or a publish")
+    parser.add_argument("--races", type=int, default=1000, help="races of each kind, on each ledger")
+    parser.add_argument("--seconds", type=float, default=LIVE_SECONDS, help="how long the live part makes trouble")
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long a soak repeats the live part")
+    parser.add_argument("--brief", action="store_true", help="the test suite's share of the enumeration")
+    parser.add_argument("--figures", type=Path, help="write the figures there, as JSON lines")
+    parser.add_argument("--case", help="run one case again, by the name that was printed, and show its history")
+    return parser.parse_args(arguments)
+
+
+def _enumerate(ledger: str, kills: int, seed: int, *, brief: bool, figures: Path | None) -> bool:
+    scope, of = (BRIEF, 1) if brief else (WHOLE, lanes.LANES)
+
+    def share(lane: enumeration.Lane, number: int, of: int) -> Figures:
+        return enumeration.run(lane, number, of, scope=scope, kills=-(-kills // of), seed=seed)
+
+    first, *others = lanes.in_lanes(ledger, share, of, private=not brief)
+    total = sum(others, first)
+    print(f"enumeration, {ledger}\n{total}", flush=True)
+    if not brief:
+        print("  where, and how often:")
+        for place, count in sorted(total.places.items(), key=lambda item: item[0].split(maxsplit=1)[::-1]):
+            print(f"  {count:8,}  {place}")
+    shown_nothing = [] if total.failures else vacuous(total.reached, MINIMUMS)
+    _show_failures(total.failures)
+    for case in total.unreached[:20]:
+        print(f"  NOT REACHED: {case}")
+    for finding in shown_nothing:
+        print(f"  {finding}")
+    if figures is not None:
+        with figures.open("a") as file:
+            file.write(json.dumps({"ledger": ledger, **total.numbers()}) + "\n")
+    return total.passed and not shown_nothing
+
+
+def _show_failures(failures: list[Outcome]) -> None:
+    if not failures:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="axme-chaos-failures-"))
+    for number, outcome in enumerate(failures):
+        (folder / f"{number}.jsonl").write_text(outcome.history)
+    for number, outcome in enumerate(failures[:10]):
+        print(f"  FAILED: --case '{outcome.case}'  (its history: {folder}/{number}.jsonl)")
+        for finding in outcome.findings:
+            print(f"    {finding}")
+
+
+def _race(ledgers: tuple[str, ...], count: int, seed: int) -> bool:
+    from .races import RACES
+
+    passed = True
     for ledger in ledgers:
-        with tempfile.TemporaryDirectory() as folder:
-            if ledger == "sqlite":
-                url = f"sqlite:///{folder}/ledger.db"
-                figures = enumerate_crashes(ledger, url, Path(folder), asked.kills // len(ledgers), asked.seed)
-            else:
-                with PrivatePostgres() as server:
-                    url = server.create_database()
-                    figures = enumerate_crashes(ledger, url, Path(folder), asked.kills // len(ledgers), asked.seed)
-        print(f"{ledger}\n{figures}\n{places_hit(figures)}", flush=True)
-        for failure in figures.failures:
-            print(f"BROKEN {failure.case}\n  " + "\n  ".join(failure.findings))
-        for case in figures.unreached:
-            print(f"NOT REACHED {case}")
-        broken = broken or bool(figures.failures or figures.unreached)
-    return 1 if broken else 0
+        for race in RACES:
+            (figures,) = lanes.in_lanes(ledger, lambda lane, number, of, race=race: race(lane, count, seed), 1, private=True)
+            print(f"races, {ledger}: {figures}", flush=True)
+            passed &= figures.passed
+    return passed
+
+
+def _one_case(case: Case) -> int:
+    (outcome,) = lanes.in_lanes(case.ledger, lambda lane, number, of: lane.run(case, keep=True), 1)
+    print(outcome.history)
+    print(f"{case}: {outcome.points} points, {outcome.hit} hit, {outcome.passed_seconds:g} s, swept {outcome.swept}")
+    for number, place in enumerate(outcome.places, 1):
+        print(f"  {number:4} {place}")
+    for finding in outcome.findings:
+        print(finding)
+    return 1 if outcome.findings else 0
 
 
 if __name__ == "__main__":

@@ -79,8 +79,11 @@ class _Told:
 def check(history: History) -> list[Finding]:
     """Everything that is broken; empty when all promises were kept."""
     by_intent: dict[str, list[Line]] = defaultdict(list)
+    stored: dict[str, list[str]] = defaultdict(list)
     for line in history.lines:
-        if "op" not in line:
+        if line["ev"] == "R":
+            stored[line["leg"]].append(line["state"])
+        elif "op" not in line:
             by_intent[line["intent"]].append(line)
     calls = list(_calls(history.lines))
     findings = [*_lost(history, calls), *_extra(history, by_intent), *_unknown(history, by_intent)]
@@ -89,6 +92,7 @@ def check(history: History) -> list[Finding]:
         told = _Told(by_intent[intent_id])
         for rule in _OF_ONE_INTENT:
             findings += [Finding(name, intent_id, what) for name, what in rule(facts, told, calls)]
+        findings += [Finding(Rule.RESULT, intent_id, what) for what in _shown(facts, stored[facts.leg.id])]
     return findings
 
 
@@ -187,8 +191,8 @@ def _ends(facts: IntentFacts, told: _Told, calls: list[_Call]) -> Found:
         case Status.FAILED if (intent.error or {}).get("code") != "worker_lost":
             yield Rule.END, f"FAILED: {intent.error}"
     for call in calls:
-        told = call.op == "cancel" and call.end == "ok" and call.asked["intent"] == intent.id
-        if told and intent.status is not Status.CANCELED:
+        was_told = call.op == "cancel" and call.end == "ok" and call.asked["intent"] == intent.id
+        if was_told and intent.status is not Status.CANCELED:
             yield Rule.END, f"{intent.status}, and {call.asked['by']} was told that it is canceled"
 
 
@@ -375,6 +379,25 @@ def _result(facts: IntentFacts, told: _Told, calls: list[_Call]) -> Found:
             yield Rule.RESULT, f"the result has another outcome of {_name((name, nth))} than its wait"
         elif record is None and wait is None:
             yield Rule.RESULT, f"the result has {_name((name, nth))}, which the ledger does not know"
+
+
+#: What Celery's result backend may be told at an intent's end. Whoever waits for the task, and the rest of its chain,
+#: goes by that at once: a state that is taken back later has done its harm.
+_SHOWN = {
+    Status.COMPLETED: {"SUCCESS"}, Status.FAILED: {"FAILURE"}, Status.TIMED_OUT: {"FAILURE"},
+    Status.CANCELED: {"REVOKED"},
+}  # fmt: skip
+
+
+def _shown(facts: IntentFacts, stored: list[str]) -> Iterator[str]:
+    ended = False
+    for state in stored:
+        final = state in {"SUCCESS", "FAILURE", "REVOKED"}
+        if final and state not in _SHOWN.get(facts.intent.status, set()):
+            yield f"Celery was told {state} of an intent that is {facts.intent.status}"
+        elif ended and not final:
+            yield f"Celery was told {state} after the end"
+        ended = ended or final
 
 
 _OF_ONE_INTENT: tuple[Callable[[IntentFacts, _Told, list[_Call]], Found], ...] = (

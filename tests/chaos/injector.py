@@ -10,6 +10,9 @@ At a point a fault may be:
     after     the process ends, it was done
     unknown   it was done, and the caller is told that the connection broke
     refused   it was not done, and the caller is told that the connection broke
+    away      not done either; and the database is away for a while, whoever asks
+
+On SQLite, which has no connection to break, "busy" is what the caller is told.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ class Mode(StrEnum):
     AFTER = "after"
     UNKNOWN = "unknown"
     REFUSED = "refused"
+    AWAY = "away"
 
     @property
     def kills(self) -> bool:
@@ -49,6 +53,8 @@ class Mode(StrEnum):
 
 
 MODES = tuple(Mode)
+#: How long the database is away, by the trial's clock: longer than anybody tries again, and longer than a lease.
+AWAY_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -70,16 +76,18 @@ class Fault:
 class Control:
     """The count and the targets of one trial, shared by its processes; and the log of the points reached."""
 
-    _LAYOUT = struct.Struct("qq")
+    _LAYOUT = struct.Struct("qqqd")
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, passed_seconds: Callable[[], float]) -> None:
+        # Points reached, faults that happened, processes held up, until when the database is away.
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+        self._passed_seconds = passed_seconds
         self._log = log
         self._faults: dict[int, Mode] = {}
 
     def arm(self, faults: tuple[Fault, ...]) -> None:
         """Start a trial: count from 1, with these faults."""
-        self._LAYOUT.pack_into(self._memory, 0, 0, 0)
+        self._LAYOUT.pack_into(self._memory, 0, 0, 0, 0, 0.0)
         self._faults = {fault.at: fault.mode for fault in faults}
         self._log.write_text("")
 
@@ -93,15 +101,32 @@ class Control:
         """Faults that happened."""
         return int(self._LAYOUT.unpack_from(self._memory)[1])
 
+    @property
+    def held_up(self) -> int:
+        """Processes that were held up (``stalls.py``)."""
+        return int(self._LAYOUT.unpack_from(self._memory)[2])
+
+    def hold_up(self) -> None:
+        """Note that a process is held up now."""
+        count, hit, held_up, away_until = self._LAYOUT.unpack_from(self._memory)
+        self._LAYOUT.pack_into(self._memory, 0, count, hit, held_up + 1, away_until)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the database is away now."""
+        return self._passed_seconds() < float(self._LAYOUT.unpack_from(self._memory)[3])
+
     def places(self) -> list[str]:
         """Where each point was, in order: "commit submit.submit"."""
         return self._log.read_text().splitlines()
 
     def reach(self, kind: str) -> Mode | None:
         """One more point; the fault that is due at it."""
-        count, hit = self._LAYOUT.unpack_from(self._memory)
+        count, hit, held_up, away_until = self._LAYOUT.unpack_from(self._memory)
         mode = self._faults.get(count + 1)
-        self._LAYOUT.pack_into(self._memory, 0, count + 1, hit + (mode is not None))
+        if mode is Mode.AWAY:
+            away_until = self._passed_seconds() + AWAY_SECONDS
+        self._LAYOUT.pack_into(self._memory, 0, count + 1, hit + (mode is not None), held_up, away_until)
         with self._log.open("a") as log:
             log.write(f"{kind} {_place()}\n")
         return mode
@@ -122,7 +147,7 @@ def _at_point(kind: str, act: Callable[[], Any], lose: Callable[[], Exception]) 
     mode = None if _control is None else _control.reach(kind)
     if mode is Mode.BEFORE:
         os._exit(KILLED)
-    if mode is Mode.REFUSED:
+    if mode in (Mode.REFUSED, Mode.AWAY):
         raise lose()
     done = act()
     if mode is Mode.AFTER:
@@ -195,6 +220,8 @@ class _Database:
     def runs(self, query: object, act: Callable[[], Any], cursor: Any) -> Any:
         """A statement: "COMMIT", or one that commits by itself, is a point."""
         verb = str(query).lstrip()[:6].upper()
+        if self.refuses(verb):
+            raise self.broken()
         if verb == "COMMIT":
             return self.ends(act)
         writes = verb in ("INSERT", "UPDATE", "DELETE", "WITH F")
@@ -207,13 +234,19 @@ class _Database:
 
     def ends(self, act: Callable[[], Any]) -> Any:
         """A commit. Of nothing, it is no point."""
+        if self.refuses("COMMIT"):
+            raise self.broken()
         if not self.wrote:
             return act()
         self.wrote = False
         return _at_point("commit", act, self.broken)
 
+    def refuses(self, verb: str) -> bool:
+        """Whether the database is away, for what begins with this word."""
+        return _control is not None and _control.is_away
+
     def broken(self) -> Exception:
-        """Really break the connection; what its driver says to whoever uses it."""
+        """Break the connection, as far as it can be broken; what its driver says to whoever uses it."""
         raise NotImplementedError
 
 
@@ -242,9 +275,14 @@ class _Sqlite(_Database):
         lambda self: self.connection.wrote, lambda self, wrote: setattr(self.connection, "wrote", wrote)
     )
 
+    def refuses(self, verb: str) -> bool:
+        # Somebody else is writing, all that time; whoever reads is not held up.
+        return super().refuses(verb) and verb in ("INSERT", "UPDATE", "DELETE", "WITH F", "BEGIN ")
+
     def broken(self) -> Exception:
-        self.connection.close()
-        return sqlite3.ProgrammingError("Cannot operate on a closed database.")
+        error = sqlite3.OperationalError("database is locked (injected)")
+        error.sqlite_errorname = "SQLITE_BUSY"
+        return error
 
 
 class WatchedSqlite(sqlite3.Connection):
@@ -276,3 +314,5 @@ class WatchedCursor(sqlite3.Cursor):
 def _connect_watched(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:
     if dialect.name == "sqlite":
         options.setdefault("factory", WatchedSqlite)
+    elif _control is not None and _control.is_away:
+        raise psycopg.OperationalError("connection refused (injected)")

@@ -13,7 +13,9 @@ from typing import Any
 from celery.worker.request import Request
 from kombu.utils.json import loads
 from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
 
+from axme_celery.errors import LedgerUnavailable
 from axme_celery.ledger import tables
 from axme_celery.model import Intent, Wait, WaitKind, WaitStatus
 from axme_celery.sweep import sweep
@@ -77,11 +79,15 @@ class Life:
         """Until the intent has ended and nothing is left to send. Raises Stuck."""
         step = SHORTEST_STEP_SECONDS
         while True:
-            if self._client_begins() or self._worker_acts() or self._relay_acts() or self._client_answers():
-                step = SHORTEST_STEP_SECONDS
-                continue
-            if self._is_over():
-                return
+            try:
+                if self._client_begins() or self._worker_acts() or self._relay_acts() or self._client_answers():
+                    step = SHORTEST_STEP_SECONDS
+                    continue
+                if self._is_over():
+                    return
+            except (LedgerUnavailable, DBAPIError):
+                # What this driver itself wanted to know. It asks again later.
+                step = max(1.0, step)
             if self._world.clock.passed_seconds > PATIENCE_SECONDS:
                 raise Stuck(self._state())
             self._world.clock.advance(step)

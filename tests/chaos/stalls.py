@@ -15,24 +15,25 @@ from typing import TYPE_CHECKING
 from axme_celery.model import Change, LegStatus
 
 from . import injector
-from .injector import KILLED
+from .injector import KILLED, Control
 from .life import Life
 from .world import LEASE_SECONDS, World
 
 if TYPE_CHECKING:
-    from .enumeration import Case
+    from .trial import Case
 
 CLAIMED, FINISHED = "claimed", "finished"
 HOWS = (CLAIMED, FINISHED)
 
 
-def hold_up(world: World, case: Case) -> None:
+def hold_up(world: World, control: Control, case: Case) -> None:
     """Arrange that this process is held up before the commit that the case names."""
     assert case.stall is not None
     how, at = case.stall
 
     def pause(number: int, changes: Sequence[Change]) -> None:
         if number == at:
+            control.hold_up()
             world.clock.advance(LEASE_SECONDS + 1)
             pid = os.fork()
             if pid == 0:

@@ -9,6 +9,7 @@ Lines of an intent's body and steps (``ev``):
     W+  a wait was asked for             W-  ... and gave back ``value``; ``now`` by the ledger's clock
 
 with ``intent``, ``run``, ``step`` and ``nth`` (the wait's name, for waits) and, for S, ``attempt``.
+Lines of Celery's result backend: R, ``leg`` and the ``state`` that was stored.
 Lines of a client: ``op``, ``id`` of the call, and ``ev``: invoke, then ok (done), fail (refused, nothing done) or
 info (unknown whether done). A client that died in between leaves an invoke alone: that is unknown too.
 """

@@ -22,9 +22,10 @@ from unittest import mock
 from celery import Celery
 from sqlalchemy import Engine, delete, func, select
 
-from axme_celery import Axme, extension, ledger, relay
-from axme_celery.ledger import SqlLedger, schema, tables
+from axme_celery import Axme, beats, extension, ledger, relay
+from axme_celery.ledger import SqlLedger, tables
 from axme_celery.ledger.engine import Engines
+from axme_celery.ledger.migrate import upgrade
 from axme_celery.model import Change
 from axme_celery.ports import Runtime
 from axme_celery.relay import RelayThread
@@ -191,6 +192,8 @@ class World:
         self.clock = Clock()
         # The relay waits by the monotonic clock for what is due by the ledger's.
         relay.time = SimpleNamespace(monotonic=lambda: self.clock.passed_seconds)  # type: ignore[attr-defined]
+        # And who tries again after a while does so in the trial's time.
+        ledger.access.time = beats.time = SimpleNamespace(sleep=self.clock.advance)  # type: ignore[attr-defined]
         self.app = Celery("chaos", broker="filesystem://", backend=f"file://{folder}/results", set_as_current=False)
         broker = f"{folder}/broker"
         self.app.conf.update(
@@ -200,6 +203,7 @@ class World:
                 "data_folder_in": broker, "data_folder_out": broker, "control_folder": f"{folder}/control",
             },
         )  # fmt: skip
+        _witness_results(self.app)
         self.axme = ChaosAxme(self.app, self.clock)
         self.tasks = reference.Tasks(self.axme)
         install(self.axme)
@@ -211,9 +215,9 @@ class World:
 
     def make_ledger(self) -> None:
         """Create the tables. In a child: this opens connections."""
+        upgrade(self.ledger_url)
         ledger = SqlLedger(self.ledger_url)
         with ledger.engines.connect() as connection, connection.begin():
-            schema.create(connection)
             reference.bookings.create(connection)
         ledger.close()
         if self.is_sqlite:
@@ -238,7 +242,7 @@ class World:
             return
         with self.axme.runtime.ledger.engines.connect() as connection, connection.begin():
             for table in _all_tables():
-                if table.name != tables.meta.name:
+                if table is not tables.meta:
                     connection.execute(delete(table))
 
     def leftovers(self) -> tuple[str, ...]:
@@ -263,3 +267,15 @@ class World:
 
 def _all_tables() -> list[Any]:
     return [*reversed(tables.metadata.sorted_tables), reference.bookings]
+
+
+def _witness_results(app: Celery) -> None:
+    """Let the history show what Celery's result backend is told."""
+    backend = app.backend
+    store = backend.store_result
+
+    def store_result(task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
+        witness.note("R", leg=task_id, state=state)
+        return store(task_id, result, state, *args, **kwargs)
+
+    backend.store_result = store_result

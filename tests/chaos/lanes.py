@@ -1,0 +1,75 @@
+"""Lanes: processes that run trials side by side, each in a world of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TypeVar
+
+from tests import services
+from tests.servers import PrivatePostgres, create_database, drop_database
+
+from .trial import Lane
+
+R = TypeVar("R")
+
+#: The machine the suite is meant for has two cores.
+LANES = 2
+SQLITE, POSTGRES = "sqlite", "postgres"
+
+
+def in_lanes(ledger: str, act: Callable[[Lane, int, int], R], lanes: int = LANES, *, private: bool = False) -> list[R]:
+    """What ``act(lane, number, of)`` gives in each lane. ``private``: on a PostgreSQL of our own that keeps nothing safe.
+
+    The kills are of our processes, never of the database, so it need not wait for the disk.
+    """
+    if ledger == SQLITE:
+        return _run([""] * lanes, ledger, act)
+    server = PrivatePostgres(fsync=False).start() if private else None
+    where = server.url if server is not None else services.postgres()
+    urls = [create_database(where) for _ in range(lanes)]
+    try:
+        return _run(urls, ledger, act)
+    finally:
+        for url in urls:
+            drop_database(where, url)
+        if server is not None:
+            server.close()
+
+
+def _run(urls: list[str], ledger: str, act: Callable[[Lane, int, int], R]) -> list[R]:
+    # Forked: a lane inherits what is imported, and forks its own trials from there.
+    context = multiprocessing.get_context("fork")
+    running = []
+    for number, url in enumerate(urls):
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=_lane, args=(there, ledger, url, act, number, len(urls)))
+        process.start()
+        there.close()
+        running.append((process, here))
+    results: list[R] = []
+    for process, here in running:
+        try:
+            found = here.recv()
+        except EOFError:
+            found = RuntimeError("it ended without a word")
+        process.join()
+        if isinstance(found, BaseException):
+            raise RuntimeError(f"lane {len(results)} on {ledger} broke down: {found!r}") from found
+        results.append(found)
+    return results
+
+
+def _lane(
+    there: Connection, ledger: str, url: str, act: Callable[[Lane, int, int], R], number: int, of: int
+) -> None:
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="axme-chaos-", dir=memory if memory.is_dir() else None) as name:
+        folder = Path(name)
+        try:
+            there.send(act(Lane(ledger, url or f"sqlite:///{folder}/axme.db", folder), number, of))
+        except Exception as error:
+            there.send(error)
