@@ -40,7 +40,7 @@ def read_work(app: Celery, codec: Codec, settings: Settings, now: datetime, give
 
     Raises UnsupportedWork for what is no signature of one task, NotJson or TooLarge for its arguments.
     """
-    signature, payload_bytes = _signature(app, given), settings.payload_bytes
+    signature = _signature(app, given)
     name, args, kwargs = signature["task"], tuple(signature["args"] or ()), dict(signature["kwargs"] or {})
     task: Task | None = app.tasks.get(name)
     options = {k: v for k, v in (signature["options"] or {}).items() if v is not None}
@@ -68,7 +68,9 @@ def read_work(app: Celery, codec: Codec, settings: Settings, now: datetime, give
     kept["task_id"] = leg_id
     whole = {"task": name, "args": decoded["args"], "kwargs": decoded["kwargs"], "options": kept,
              "subtask_type": None, "immutable": bool(signature.get("immutable"))}  # fmt: skip
-    codec.encode(whole, what=f"signature of {name}", limit_bytes=8 * settings.payload_bytes, setting="axme_payload_bytes")
+    codec.encode(
+        whole, what=f"signature of {name}", limit_bytes=8 * settings.payload_bytes, setting="axme_payload_bytes"
+    )
     deadline = getattr(task, "axme_deadline", None)
     return Work(
         task=name,

@@ -160,7 +160,9 @@ def test_every_setting_a_page_names_exists(page):
 def test_every_error_is_on_its_page_with_what_to_do():
     """Each class somebody may meet is named there."""
     text = text_of("docs/errors.md")
-    classes = [name for name, value in vars(errors).items() if inspect.isclass(value) and value.__module__ == errors.__name__]
+    classes = [
+        name for name, value in vars(errors).items() if inspect.isclass(value) and value.__module__ == errors.__name__
+    ]
     assert [name for name in classes if f"`{name}`" not in text] == []
 
 
