@@ -61,14 +61,14 @@ def read_work(app: Celery, codec: Codec, settings: Settings, now: datetime, give
     payload = codec.encode(
         {"task": name, "args": list(args), "kwargs": kwargs},
         what=f"arguments of {name}",
-        limit_bytes=payload_bytes,
+        limit_bytes=settings.payload_bytes,
         setting="axme_payload_bytes",
     )
     decoded = codec.decode(payload)
     kept["task_id"] = leg_id
     whole = {"task": name, "args": decoded["args"], "kwargs": decoded["kwargs"], "options": kept,
              "subtask_type": None, "immutable": bool(signature.get("immutable"))}  # fmt: skip
-    codec.encode(whole, what=f"signature of {name}", limit_bytes=8 * payload_bytes, setting="axme_payload_bytes")
+    codec.encode(whole, what=f"signature of {name}", limit_bytes=8 * settings.payload_bytes, setting="axme_payload_bytes")
     deadline = getattr(task, "axme_deadline", None)
     return Work(
         task=name,
