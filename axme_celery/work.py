@@ -40,7 +40,7 @@ def read_work(app: Celery, codec: Codec, settings: Settings, now: datetime, give
 
     Raises UnsupportedWork for what is no signature of one task, NotJson or TooLarge for its arguments.
     """
-    signature, payload_bytes = _signature(app, given), settings.payload_bytes
+    signature = _signature(app, given)
     name, args, kwargs = signature["task"], tuple(signature["args"] or ()), dict(signature["kwargs"] or {})
     task: Task | None = app.tasks.get(name)
     options = {k: v for k, v in (signature["options"] or {}).items() if v is not None}
