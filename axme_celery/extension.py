@@ -302,7 +302,7 @@ class Axme:
 
         settings = self.settings
         ledger = SqlLedger(settings.ledger_url, secret=settings.secret_key)
-        tracker = open_tracker(settings.redis_url, ledger.id, lambda: ledger.engines.durable)
+        tracker = open_tracker(settings.redis_url, ledger.id, ledger.engine)
         self._relay = RelayThread(lambda: self.runtime, self.senders)
         return self.assemble(settings, ledger, tracker, self._relay)
 

@@ -8,7 +8,15 @@ from datetime import timedelta
 import pytest
 from celery.exceptions import Ignore, MaxRetriesExceededError, Reject
 
-from axme_celery import LedgerUnavailable, LegInterrupt, current_intent, step, wait_for_human, wait_for_time
+from axme_celery import (
+    LedgerUnavailable,
+    LegInterrupt,
+    current_intent,
+    current_step,
+    step,
+    wait_for_human,
+    wait_for_time,
+)
 from axme_celery import leg as legs
 from axme_celery.errors import LeaseLost
 from axme_celery.model import Lease, LegStatus, Status
@@ -116,6 +124,9 @@ def test_a_duplicate_does_not_lengthen_the_lease_of_a_dead_worker(stage, axme, e
     stage._relay.flush()
     stage.copy_messages()
     began = stage.now
+    stage._run_next()
+    stage._now += timedelta(seconds=axme.settings.lease_seconds - 5)
+    stage._run_next()
     stage.run()
 
     assert intent.refresh().result == 1
@@ -125,15 +136,21 @@ def test_a_duplicate_does_not_lengthen_the_lease_of_a_dead_worker(stage, axme, e
 # -- a run that is no longer the one -----------------------------------------------------------
 
 
-def test_a_run_that_was_replaced_can_record_nothing(stage, axme, effect):
-    """A zombie: frozen for longer than its lease, it comes back while another run is at work."""
+@pytest.mark.parametrize("next_run", ["is queued", "is at work"])
+@pytest.mark.parametrize("transaction", [False, True], ids=["a step", "a transaction step"])
+def test_a_run_that_was_replaced_can_record_nothing(stage, axme, effect, next_run, transaction):
+    """A zombie: frozen for longer than its lease, it comes back when another run is there."""
     caught = []
 
-    @step
-    def freeze():
-        if axme.intent(current_intent().id).legs()[0].run == 1:
-            lose(axme.runtime, Lease(axme.intent(current_intent().id).legs()[0].id, 1), "frozen")
-        return 1
+    @step(name="freeze", transaction=transaction)
+    def freeze(*connection):
+        return current_step().run
+
+    def be_replaced(leg_id, run):
+        if run == 1:
+            lose(axme.runtime, Lease(leg_id, 1), "frozen")
+            if next_run == "is at work":
+                legs.claim(axme.runtime, leg_id, 2)
 
     @axme.task
     def work():
@@ -144,12 +161,30 @@ def test_a_run_that_was_replaced_can_record_nothing(stage, axme, effect):
             raise
         return effect("published")
 
+    # As the zombie comes to record: by then it has been replaced.
+    ledger = axme.runtime.ledger
+
+    class Late:
+        def __getattr__(self, name):
+            return getattr(ledger, name)
+
+        def commit(self, *changes, **options):
+            if changes[0].fence is not None:
+                be_replaced(*changes[0].fence)
+            return ledger.commit(*changes, **options)
+
+        def transaction(self, checkpoint, fence):
+            be_replaced(*fence)
+            return ledger.transaction(checkpoint, fence)
+
+    axme._runtime = replace(axme.runtime, ledger=Late())
     intent = stage.submit(work.s())
 
-    assert caught == [LeaseLost]
-    assert (effect.done, intent.result) == (["published"], "published")
-    assert [(s.name, s.run) for s in intent.steps()] == [("freeze", 2), ("effect", 2)]
-    assert kinds(stage, intent).count("leg_lost") == 1
+    last = intent.legs()[0].run
+    assert (caught[0], intent.result, effect.done) == (LeaseLost, "published", ["published"])
+    assert last == (3 if next_run == "is at work" else 2)
+    first = intent.steps()[0]
+    assert (first.name, first.run, first.value) == ("freeze", last, str(last))
 
 
 @pytest.mark.parametrize("end", ["returns", "raises", "waits", "retries"])

@@ -383,6 +383,7 @@ def run(machine: type[Programs], examples: int, weather: set[str]) -> None:
     raise AssertionError(f"these programs never met {weather - machine.met.keys()}, only {dict(machine.met)}")
 
 
+@pytest.mark.timeout(300)
 def test_any_program_comes_to_its_end_through_any_weather():
     """On SQLite in memory."""
     run(Programs, examples=20, weather=WEATHER)

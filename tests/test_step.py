@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import threading
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
@@ -18,6 +19,7 @@ from axme_celery import (
     OutsideIntent,
     StepFailed,
     StepInterrupted,
+    TrackerUnavailable,
     current_intent,
     current_step,
     progress,
@@ -25,9 +27,12 @@ from axme_celery import (
     wait_for_human,
     wait_for_time,
 )
-from axme_celery.model import Lease, Recorded, Status
+from axme_celery.errors import StaleChange
+from axme_celery.ledger import SqlLedger
+from axme_celery.model import Checkpoint, Lease, Recorded, Status
 from axme_celery.sweep import lose
 from axme_celery.testing import Stage
+from axme_celery.tracker import open_tracker
 
 
 def counted(done: list[object], **options: object):
@@ -699,6 +704,28 @@ def test_a_transaction_step_may_look_at_the_ledger_meanwhile(stage, axme):
 
     assert intent.result == 3
     assert intent.progress()[intent.legs()[0].id].done == 1
+
+
+def test_a_tracker_in_the_same_sqlite_file_does_not_make_a_transaction_step_wait(tmp_path):
+    """``progress()`` there is lost, not half a minute: the file's one writer is the step itself."""
+    ledger = SqlLedger(f"sqlite:///{tmp_path}/ledger.db")
+    tracker = open_tracker(None, ledger.id, ledger.engine)
+    took = []
+
+    def within(_):
+        began = time.monotonic()
+        with pytest.raises(TrackerUnavailable, match="one writer at a time"):
+            tracker.put_progress("leg", 1, 2, None)
+        took.append(time.monotonic() - began)
+        return Checkpoint(leg_id="leg", name="s", nth=1, position=0, run=1)
+
+    with pytest.raises(StaleChange):
+        ledger.transaction(within, ("leg", 1))
+    tracker.put_progress("leg", 2, 2, None)
+
+    assert took[0] < 5
+    assert tracker.progress(["leg"])["leg"].done == 2
+    ledger.close()
 
 
 # -- at_most_once ----------------------------------------------------------------------------

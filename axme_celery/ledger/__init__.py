@@ -13,10 +13,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from ..errors import StaleChange
+from ..errors import LedgerUnavailable, StaleChange
 from ..model import (
     Change,
     Checkpoint,
@@ -79,6 +79,14 @@ class SqlLedger:
     def now(self, *, fresh: bool = False) -> datetime:
         """The ledger's clock: never ahead of the database's. ``fresh`` asks the database now."""
         return self._clock.now(fresh=fresh)
+
+    def engine(self) -> Engine:
+        """This process's engine, for a tracker that keeps its tables here.
+
+        Raises LedgerUnavailable within a transaction of this thread's on SQLite: its one writer would wait for itself.
+        """
+        self._access.refuse_to_wait_for_itself(LedgerUnavailable)
+        return self.engines.durable
 
     def close(self) -> None:
         """Close this process's connections."""

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 
-from ..errors import BadInput, LedgerUnavailable, StaleChange
+from ..errors import AxmeError, BadInput, LedgerUnavailable, StaleChange
 from . import schema, trouble
 from .driver import Driver
 from .engine import Engines
@@ -74,12 +74,8 @@ class Access:
         transaction of this thread's on SQLite.
         """
         self.make_ready()
-        if self.engines.is_sqlite and _open.get():
-            # No LedgerUnavailable: that would have the leg run again, and come here again.
-            raise BadInput(
-                "SQLite has one writer at a time and this transaction is it: pass its connection on (connection=), "
-                "or do this after it"
-            )
+        # No LedgerUnavailable: that would have the leg run again, and come here again.
+        self.refuse_to_wait_for_itself(BadInput)
         was_lost = False
         for attempt in range(TRIES):
             committing = False
@@ -120,6 +116,14 @@ class Access:
                     transaction.rollback()
         finally:
             _open.reset(token)
+
+    def refuse_to_wait_for_itself(self, error: type[AxmeError]) -> None:
+        """Raises this error within a transaction of this thread's on SQLite, for another would never get to write."""
+        if self.engines.is_sqlite and _open.get():
+            raise error(
+                "SQLite has one writer at a time and this transaction is it: pass its connection on (connection=), "
+                "or do this after it"
+            )
 
     # -- the tables -------------------------------------------------------------------
 
