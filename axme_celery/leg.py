@@ -136,6 +136,11 @@ class RunningLeg:
     def __post_init__(self) -> None:
         self._unasked = set(self.journal)
 
+    def forget(self) -> None:
+        """The body has ended. Drop its exceptions: their tracebacks hold its frames, and those hold this."""
+        self._left = None
+        self._raised.clear()
+
     def _refuse_drift(self, key: tuple[str, int]) -> None:
         forgiven_before = self.leg.drift_accepted_run
         unasked = [known for known in self._unasked if self.journal[known].run >= forgiven_before]
@@ -195,6 +200,7 @@ def run(
             value = body(running)
         finally:
             _current.reset(token)
+            running.forget()
         _complete(rt, record.intent, leg, value, guarded)
         settled = True
         return value

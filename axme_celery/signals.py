@@ -24,7 +24,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from . import leg, work
-from .errors import AxmeError, Drifted, HandedBack, LeaseLost, LegInterrupt, OutsideIntent, Suspended, UnsupportedWork
+from .errors import AxmeError, Drifted, HandedBack, LeaseLost, LegInterrupt, OutsideIntent, UnsupportedWork
 from .keeper import WatchChildren
 from .leg import NotToBeHad, RetryAsked, RunningLeg
 
@@ -64,7 +64,11 @@ def connect(axme: Axme) -> None:
     def worker_process_shutdown(**_: Any) -> None:
         axme.drain(CHILD_EXIT_SECONDS)
 
-    def task_postrun(task: Any = None, **_: Any) -> None:
+    def task_postrun(task: Any = None, retval: Any = None, **_: Any) -> None:
+        if isinstance(retval, Ignore) and work.own_header(vars(task.request)) is not None:
+            # Celery's frame holds this exception, whose traceback holds that frame and what Celery has copied of it,
+            # a fifth of a megabyte: unless they are parted here, that is kept until the next full garbage collection.
+            retval.__traceback__ = None
         # Celery has done its part of what this thread settled; its guards are not needed.
         guards = leg.take_guards()
         if guards and task.app is axme.app:
@@ -158,6 +162,7 @@ def _carry(axme: Axme, task: Task, request: Context, run: int, call: Callable[[]
         finally:
             _retried.reset(token)
 
+    leaves: Exception = Ignore()
     try:
         return leg.run(
             rt, request.id, run, body,
@@ -165,20 +170,21 @@ def _carry(axme: Axme, task: Task, request: Context, run: int, call: Callable[[]
         )  # fmt: skip
     except NotToBeHad as why:
         log.info("nothing to run: %s", why, extra={"leg": request.id, "run": run})
-        raise Ignore from None
     except RetryAsked:
         if retry:
-            raise retry[0] from None
-        raise Ignore from None
-    except Suspended:
-        raise Ignore from None
+            leaves = retry.pop()
     except (HandedBack, LeaseLost, Drifted) as why:
         log.warning("%s", why, extra={"leg": request.id, "run": run})
         if isinstance(why, Drifted):
             _show(task, request, ignored, WAITING)
-        raise Ignore from None
     except LegInterrupt:
-        raise Ignore from None
+        # Suspended: it rests, and that is recorded.
+        pass
+    try:
+        # Out here, where it has no context: an interrupt's traceback holds every frame of the body.
+        raise leaves
+    finally:
+        del leaves
 
 
 def _finish(axme: Axme, leg_id: str, run: int) -> Any:

@@ -342,10 +342,12 @@ def ask_printer(name: str, answers_after: int) -> str | None:
 @ordinary(name="e2e.inside")
 def inside() -> dict[str, Any]:
     """What there is to know inside a worker's child."""
+    import gc
     import threading
 
     import psutil
 
+    gc.collect()
     me = psutil.Process()
     return {
         "pid": me.pid,
@@ -353,6 +355,7 @@ def inside() -> dict[str, Any]:
         "connections": len([c for c in me.net_connections() if c.status == psutil.CONN_ESTABLISHED]),
         "files": me.num_fds(),
         "rss": me.memory_info().rss,
+        "garbage": sum(generation["collected"] for generation in gc.get_stats()),
     }
 
 

@@ -11,6 +11,8 @@ from tests.servers import libpq_url
 from .harness import Stage
 
 INTENTS = 500
+#: Connections and files that may be opened in between.
+FEW = 5
 
 
 def of_parent(pid: int) -> dict[str, int]:
@@ -47,7 +49,7 @@ def carry(stage: Stage, count: int) -> None:
 @pytest.mark.slow
 def test_five_hundred_intents_leave_a_worker_as_it_was(open_stage):
     """Counted in parent and child, and by PostgreSQL, after fifty and after five hundred more."""
-    stage = open_stage(ledger="postgres")
+    stage = open_stage(ledger="postgres", axme_tick_seconds=1.0, axme_lease_seconds=15.0)
     worker = stage.worker(concurrency=1, beat=True)
     carry(stage, 50)
     parent_before, child_before, sessions_before = of_parent(worker.pid), of_child(stage), sessions(stage)
@@ -59,10 +61,28 @@ def test_five_hundred_intents_leave_a_worker_as_it_was(open_stage):
     print(f"parent {parent}, child {child}, {sessions(stage)} sessions; the child grew by {grown_bytes / 1024:.0f} KB")
     assert child["pid"] == child_before["pid"]
     assert child["threads"] == child_before["threads"]
-    assert child["connections"] == child_before["connections"]
-    assert child["files"] <= child_before["files"]
-    assert parent["threads"] <= parent_before["threads"]
-    assert parent["connections"] <= parent_before["connections"] + 1
-    assert sessions(stage) <= sessions_before + 1
+    # What is opened once, when first needed (the parent's relay and connections, should it have had to sweep), may be
+    # opened in between; what is opened for each intent would be hundreds.
+    assert parent["threads"] <= parent_before["threads"] + 1
+    for now, before in ((child, child_before), (parent, parent_before)):
+        assert now["connections"] <= before["connections"] + FEW
+        assert now["files"] <= before["files"] + FEW
+    assert sessions(stage) <= sessions_before + FEW
     # Caches of statements fill up in the beginning; a leak of what an intent is made of would be far more.
-    assert grown_bytes < 16 * 2**20
+    assert grown_bytes < 8 * 2**20
+
+
+def test_a_leg_that_rests_leaves_nothing_behind_in_its_worker(open_stage):
+    """No exception that left it holds its frames until the next full garbage collection: that was megabytes a minute."""
+    stage = open_stage(axme_tick_seconds=1.0, axme_lease_seconds=15.0)
+    stage.worker(concurrency=1, beat=True)
+    carry(stage, 30)
+    before = of_child(stage)
+
+    for intent in stage.axme.submit_many([stage.project.nap.s(f"rest-{n}", 0.05) for n in range(100)]):
+        intent.wait(60)
+
+    after = of_child(stage)
+    assert after["pid"] == before["pid"]
+    print(f"{after['garbage'] - before['garbage']} objects were garbage after 100 legs that rested")
+    assert after["garbage"] - before["garbage"] < 100 * 20
