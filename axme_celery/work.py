@@ -19,7 +19,7 @@ from kombu.utils.uuid import uuid
 from .codec import canonical_hash
 from .durations import moment, seconds
 from .errors import BadInput, UnsupportedWork
-from .model import Leg, Work
+from .model import JsonDict, Leg, Work
 from .ports import Codec
 
 #: The message header that makes a Celery message a leg: {"intent", "run"}, and "finish" for a repeat.
@@ -85,15 +85,24 @@ def read_work(app: Celery, codec: Codec, payload_bytes: int, now: datetime, give
 
 
 def publish(app: Celery, leg: Leg, *, finish: bool) -> None:
-    """Publish a leg's message for its present run: an ordinary Celery message with one header more.
-
-    Not ``send_task``: that would subscribe this process to the result, which others wait for.
-    """
-    stored = leg.signature
-    options: dict[str, Any] = dict(stored.get("options") or {})
+    """Publish a leg's message for its present run: an ordinary Celery message with one header more."""
     mark = {"intent": leg.intent_id, "run": leg.run, **({"finish": True} if finish else {})}
-    headers = {**(options.pop("headers", None) or {}), HEADER: mark}
-    args, kwargs, name = stored.get("args") or (), stored.get("kwargs") or {}, leg.task
+    _send(app, leg.id, leg.task, leg.signature, mark)
+
+
+def publish_again(task: Task, mark: JsonDict | None, *, countdown: float) -> None:
+    """Publish the message that is being worked on once more, to be had after ``countdown`` seconds."""
+    request = task.request
+    _send(task.app, request.id, task.name, task.signature_from_request(request), mark, countdown)
+
+
+def _send(
+    app: Celery, leg_id: str, name: str, stored: Mapping[str, Any], mark: JsonDict | None, countdown: float | None = None
+) -> None:
+    """Not ``send_task``: that would subscribe this process to the result, which others wait for."""
+    options: dict[str, Any] = dict(stored.get("options") or {})
+    headers = {**(options.pop("headers", None) or {}), **({} if mark is None else {HEADER: mark})}
+    args, kwargs = stored.get("args") or (), stored.get("kwargs") or {}
     of_message = {k: options.pop(k, None) for k in (
         "group_id", "group_index", "expires", "chord", "reply_to", "time_limit", "soft_time_limit", "root_id",
         "parent_id", "shadow", "chain", "origin", "stamped_headers",
@@ -105,7 +114,7 @@ def publish(app: Celery, leg: Leg, *, finish: bool) -> None:
     stamps = {k: options.get(k) for k in of_message["stamped_headers"] or ()}
     options = app.amqp.router.route(options, name, args, kwargs, app.tasks.get(name))
     message = app.amqp.create_task_message(
-        leg.id, name, args, kwargs, retries=retries, callbacks=_listed(link), errbacks=_listed(link_error),
+        leg_id, name, args, kwargs, countdown=countdown, retries=retries, callbacks=_listed(link), errbacks=_listed(link_error),
         create_sent_event=app.conf.task_send_sent_event, ignore_result=ignore_result,
         replaced_task_nesting=nesting, **of_message, **stamps,
     )  # fmt: skip

@@ -11,11 +11,11 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from . import stalls
-from .checker import Finding, Rule
+from .checker import Rule
 from .injector import MODES, Fault, Mode
 from .life import Variant
 from .trial import Case, Lane, Outcome

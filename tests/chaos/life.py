@@ -7,6 +7,7 @@ clients were told, the ledger and the broker the rest.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,8 @@ class Life:
         self._client = Client(world.axme)
         self._intent_id: str | None = None
         self._begun = False
+        #: When messages with a countdown may be had, by the trial's clock.
+        self._due_at: dict[str, float] = {}
         self.swept: dict[str, int] = {}
 
     def live(self) -> None:
@@ -170,14 +173,24 @@ class Life:
     # -- the worker ----------------------------------------------------------------
 
     def _worker_acts(self) -> bool:
-        messages = self._world.messages
-        if not messages:
-            return False
-        text = messages[0].read_text()
-        if self._variant.twice:
-            self._deliver(text, messages[0], keep=True)
-        self._deliver(text, messages[0], keep=False)
-        return True
+        for path in self._world.messages:
+            text = path.read_text()
+            if not self._is_due(path.name, loads(text)["headers"].get("eta")):
+                continue
+            if self._variant.twice:
+                self._deliver(text, path, keep=True)
+            self._deliver(text, path, keep=False)
+            return True
+        return False
+
+    def _is_due(self, name: str, eta: str | None) -> bool:
+        """A message with a countdown is held back, as a worker does. Celery reckons it by the wall clock."""
+        if eta is None:
+            return True
+        now = self._world.clock.passed_seconds
+        if name not in self._due_at:
+            self._due_at[name] = now + (datetime.fromisoformat(eta) - datetime.now(UTC)).total_seconds()
+        return now >= self._due_at[name]
 
     def _deliver(self, text: str, path: Path, *, keep: bool) -> None:
         """Run a message as a worker does: Celery's own request and tracer."""
