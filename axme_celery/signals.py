@@ -146,7 +146,9 @@ def _as_leg(axme: Axme, task: Task, run: Callable[..., Any]) -> Callable[..., An
 
 def _again_later(task: Task, mark: dict[str, Any] | None, away: LedgerUnavailable) -> None:
     """Nothing could be asked of the ledger: this message comes again in a while."""
-    log.warning("leg %s is tried again in %g s: %s", task.request.id, AGAIN_SECONDS, away, extra={"leg": task.request.id})
+    log.warning(
+        "leg %s is tried again in %g s: %s", task.request.id, AGAIN_SECONDS, away, extra={"leg": task.request.id}
+    )
     try:
         work.publish_again(task, mark, countdown=AGAIN_SECONDS)
     except Exception as error:

@@ -97,7 +97,12 @@ def publish_again(task: Task, mark: JsonDict | None, *, countdown: float) -> Non
 
 
 def _send(
-    app: Celery, leg_id: str, name: str, stored: Mapping[str, Any], mark: JsonDict | None, countdown: float | None = None
+    app: Celery,
+    leg_id: str,
+    name: str,
+    stored: Mapping[str, Any],
+    mark: JsonDict | None,
+    countdown: float | None = None,
 ) -> None:
     """Not ``send_task``: that would subscribe this process to the result, which others wait for."""
     options: dict[str, Any] = dict(stored.get("options") or {})

@@ -43,6 +43,7 @@ from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, 
 
 T = TypeVar("T")
 
+
 class SqlLedger:
     """The ledger at one database URL. Connects on first use; safe across fork.
 

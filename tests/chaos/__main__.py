@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     passed = True
     if "enumerate" in parts:
         for ledger in ledgers:
-            passed &= _enumerate(ledger, options.kills // len(ledgers), seed, brief=options.brief, figures=options.figures)
+            passed &= _enumerate(
+                ledger, options.kills // len(ledgers), seed, brief=options.brief, figures=options.figures
+            )
     if "races" in parts:
         passed &= _race(ledgers, options.races, seed)
     if "live" in parts:
@@ -116,7 +118,9 @@ def _race(ledgers: tuple[str, ...], count: int, seed: int) -> bool:
     passed = True
     for ledger in ledgers:
         for race in RACES:
-            (figures,) = lanes.in_lanes(ledger, lambda lane, number, of, race=race: race(lane, count, seed), 1, private=True)
+            (figures,) = lanes.in_lanes(
+                ledger, lambda lane, number, of, race=race: race(lane, count, seed), 1, private=True
+            )
             print(f"races, {ledger}: {figures}", flush=True)
             passed &= figures.passed
     return passed

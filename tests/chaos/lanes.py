@@ -63,9 +63,7 @@ def _run(urls: list[str], ledger: str, act: Callable[[Lane, int, int], R]) -> li
     return results
 
 
-def _lane(
-    there: Connection, ledger: str, url: str, act: Callable[[Lane, int, int], R], number: int, of: int
-) -> None:
+def _lane(there: Connection, ledger: str, url: str, act: Callable[[Lane, int, int], R], number: int, of: int) -> None:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="axme-chaos-", dir=memory if memory.is_dir() else None) as name:
         folder = Path(name)

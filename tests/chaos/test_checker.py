@@ -51,8 +51,15 @@ class Story:
     moves: list[tuple[str, Status]] = field(default_factory=list)
     leg: Leg = field(
         default_factory=lambda: Leg(
-            id="leg-1", intent_id=ID, task="t", signature={"args": [NAME]}, status=LegStatus.DONE, run=4, attempts=1,
-            max_attempts=3, created_at=at(0),
+            id="leg-1",
+            intent_id=ID,
+            task="t",
+            signature={"args": [NAME]},
+            status=LegStatus.DONE,
+            run=4,
+            attempts=1,
+            max_attempts=3,
+            created_at=at(0),
         )
     )
     checkpoints: list[Checkpoint] = field(default_factory=list)
@@ -130,7 +137,9 @@ def good() -> Story:
     """Killed once, in run 1, after ``plan`` was recorded and while ``charge``'s record was under way; then well."""
     story = Story()
     story.call("submit", "ok", key=NAME)
-    story.say(story.line("B", 1), story.line("S", 1, "plan"), story.line("E", 1, "plan", "p"), story.line("N", 1, "plan", "p"))
+    story.say(
+        story.line("B", 1), story.line("S", 1, "plan"), story.line("E", 1, "plan", "p"), story.line("N", 1, "plan", "p")
+    )
     story.say(story.line("S", 1, "charge"), story.line("E", 1, "charge", "c"), story.line("N", 1, "charge", "c"))
     story.say(story.line("S", 1, "book"), story.line("E", 1, "book", "lost"))
     story.say(story.line("B", 2), story.line("N", 2, "plan", "p"), story.line("N", 2, "charge", "c"))
