@@ -24,16 +24,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from . import leg, work
-from .errors import (
-    AxmeError,
-    Drifted,
-    HandedBack,
-    LeaseLost,
-    LedgerUnavailable,
-    LegInterrupt,
-    OutsideIntent,
-    Suspended,
-)
+from .errors import AxmeError, Drifted, HandedBack, LeaseLost, LegInterrupt, OutsideIntent, Suspended
 from .leg import NotToBeHad, RetryAsked, RunningLeg
 
 if TYPE_CHECKING:
@@ -45,8 +36,6 @@ log = logging.getLogger(__name__)
 CHILD_EXIT_SECONDS = 2.0
 #: AsyncResult's state while a leg waits.
 WAITING = "WAITING"
-#: A message that came while the ledger was away comes again after this.
-AGAIN_SECONDS = 5.0
 
 
 def connect(axme: Axme) -> None:
@@ -127,32 +116,16 @@ def _as_leg(axme: Axme, task: Task, run: Callable[..., Any]) -> Callable[..., An
     def carried(*args: Any, **kwargs: Any) -> Any:
         request = task.request
         mark = request.get(work.HEADER)
-        if mark is None and not (isinstance(task, LegTask) and _came_as_message(request)):
-            return run(*args, **kwargs)
-        try:
-            if mark is None:
+        if mark is None:
+            if isinstance(task, LegTask) and _came_as_message(request):
                 mark = _adopt(axme, task, request)
-            if mark.get("finish"):
-                return _finish(axme, request.id, mark["run"])
-            return _carry(axme, task, request, mark["run"], lambda: run(*args, **kwargs))
-        except LedgerUnavailable as away:
-            # The leg has not begun, or has ended already. Either way Celery must not store FAILURE, which would fail
-            # its whole chain; and the message is acknowledged, so it must come again.
-            _again_later(task, mark, away)
-            raise Ignore from None
+            else:
+                return run(*args, **kwargs)
+        if mark.get("finish"):
+            return _finish(axme, request.id, mark["run"])
+        return _carry(axme, task, request, mark["run"], lambda: run(*args, **kwargs))
 
     return carried
-
-
-def _again_later(task: Task, mark: dict[str, Any] | None, away: LedgerUnavailable) -> None:
-    """Nothing could be asked of the ledger: this message comes again in a while."""
-    log.warning(
-        "leg %s is tried again in %g s: %s", task.request.id, AGAIN_SECONDS, away, extra={"leg": task.request.id}
-    )
-    try:
-        work.publish_again(task, mark, countdown=AGAIN_SECONDS)
-    except Exception as error:
-        log.warning("leg %s is left to the sweep, its message could not be published: %s", task.request.id, error)
 
 
 def _carry(axme: Axme, task: Task, request: Context, run: int, call: Callable[[], Any]) -> Any:

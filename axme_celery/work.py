@@ -17,9 +17,10 @@ from celery.utils.abstract import CallableSignature
 from kombu.utils.uuid import uuid
 
 from .codec import canonical_hash
+from .config import Settings
 from .durations import moment, seconds
 from .errors import BadInput, UnsupportedWork
-from .model import JsonDict, Leg, Work
+from .model import Leg, Work
 from .ports import Codec
 
 #: The message header that makes a Celery message a leg: {"intent", "run"}, and "finish" for a repeat.
@@ -34,7 +35,7 @@ _OF_ONE_SENDING = frozenset(
 )  # fmt: skip
 
 
-def read_work(app: Celery, codec: Codec, payload_bytes: int, now: datetime, given: Any) -> Work:
+def read_work(app: Celery, codec: Codec, settings: Settings, now: datetime, given: Any) -> Work:
     """The work a signature stands for.
 
     Raises UnsupportedWork for what is no signature of one task, NotJson or TooLarge for its arguments.
@@ -60,14 +61,14 @@ def read_work(app: Celery, codec: Codec, payload_bytes: int, now: datetime, give
     payload = codec.encode(
         {"task": name, "args": list(args), "kwargs": kwargs},
         what=f"arguments of {name}",
-        limit_bytes=payload_bytes,
+        limit_bytes=settings.payload_bytes,
         setting="axme_payload_bytes",
     )
     decoded = codec.decode(payload)
     kept["task_id"] = leg_id
     whole = {"task": name, "args": decoded["args"], "kwargs": decoded["kwargs"], "options": kept,
              "subtask_type": None, "immutable": bool(signature.get("immutable"))}  # fmt: skip
-    codec.encode(whole, what=f"signature of {name}", limit_bytes=8 * payload_bytes, setting="axme_payload_bytes")
+    codec.encode(whole, what=f"signature of {name}", limit_bytes=8 * settings.payload_bytes, setting="axme_payload_bytes")
     deadline = getattr(task, "axme_deadline", None)
     return Work(
         task=name,
@@ -78,36 +79,22 @@ def read_work(app: Celery, codec: Codec, payload_bytes: int, now: datetime, give
         work_hash=canonical_hash([name, decoded["args"], decoded["kwargs"]]),
         start_at=start_at,
         deadline_seconds=None if deadline is None else seconds(deadline, f"deadline of {name}"),
-        max_attempts=getattr(task, "axme_max_attempts", None) or app.conf.get("axme_max_attempts", 5),
+        max_attempts=getattr(task, "axme_max_attempts", None) or settings.max_attempts,
         on_drift=getattr(task, "axme_on_drift", "park"),
         type=getattr(task, "axme_type", None) or name,
     )
 
 
 def publish(app: Celery, leg: Leg, *, finish: bool) -> None:
-    """Publish a leg's message for its present run: an ordinary Celery message with one header more."""
-    mark = {"intent": leg.intent_id, "run": leg.run, **({"finish": True} if finish else {})}
-    _send(app, leg.id, leg.task, leg.signature, mark)
+    """Publish a leg's message for its present run: an ordinary Celery message with one header more.
 
-
-def publish_again(task: Task, mark: JsonDict | None, *, countdown: float) -> None:
-    """Publish the message that is being worked on once more, to be had after ``countdown`` seconds."""
-    request = task.request
-    _send(task.app, request.id, task.name, task.signature_from_request(request), mark, countdown)
-
-
-def _send(
-    app: Celery,
-    leg_id: str,
-    name: str,
-    stored: Mapping[str, Any],
-    mark: JsonDict | None,
-    countdown: float | None = None,
-) -> None:
-    """Not ``send_task``: that would subscribe this process to the result, which others wait for."""
+    Not ``send_task``: that would subscribe this process to the result, which others wait for.
+    """
+    stored = leg.signature
     options: dict[str, Any] = dict(stored.get("options") or {})
-    headers = {**(options.pop("headers", None) or {}), **({} if mark is None else {HEADER: mark})}
-    args, kwargs = stored.get("args") or (), stored.get("kwargs") or {}
+    mark = {"intent": leg.intent_id, "run": leg.run, **({"finish": True} if finish else {})}
+    headers = {**(options.pop("headers", None) or {}), HEADER: mark}
+    args, kwargs, name = stored.get("args") or (), stored.get("kwargs") or {}, leg.task
     of_message = {k: options.pop(k, None) for k in (
         "group_id", "group_index", "expires", "chord", "reply_to", "time_limit", "soft_time_limit", "root_id",
         "parent_id", "shadow", "chain", "origin", "stamped_headers",
@@ -119,7 +106,7 @@ def _send(
     stamps = {k: options.get(k) for k in of_message["stamped_headers"] or ()}
     options = app.amqp.router.route(options, name, args, kwargs, app.tasks.get(name))
     message = app.amqp.create_task_message(
-        leg_id, name, args, kwargs, countdown=countdown, retries=retries, callbacks=_listed(link), errbacks=_listed(link_error),
+        leg.id, name, args, kwargs, retries=retries, callbacks=_listed(link), errbacks=_listed(link_error),
         create_sent_event=app.conf.task_send_sent_event, ignore_result=ignore_result,
         replaced_task_nesting=nesting, **of_message, **stamps,
     )  # fmt: skip
