@@ -12,7 +12,7 @@ from celery.worker.request import Request
 
 from axme_celery import Axme, LedgerUnavailable
 from axme_celery.model import LegStatus
-from axme_celery.signals import AGAIN_SECONDS, install
+from axme_celery.signals import install
 
 
 def one() -> int:
@@ -66,7 +66,7 @@ def test_a_message_that_finds_the_ledger_away_comes_again_and_nobody_hears_of_a_
 
     assert result.state == "PENDING"
     assert again.headers["axme"] == first.headers["axme"] and again.headers["id"] == first.headers["id"]
-    assert again.headers["eta"] is not None, f"it comes after {AGAIN_SECONDS} s, not in a tight circle"
+    assert again.headers["eta"] is not None, "it comes after a while, not in a tight circle"
     work_on(app, again)
     assert (result.state, result.result) == ("SUCCESS", 1)
 
@@ -115,7 +115,7 @@ def test_without_broker_and_ledger_a_message_is_left_to_the_sweep(
     result = app.tasks["away.one"].delay()
     message = next_message()
     monkeypatch.setattr(app.axme.runtime.ledger, "leg_record", away)
-    monkeypatch.setattr("axme_celery.work.publish_again", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("celery.app.task.Task.apply_async", lambda *_, **__: 1 / 0)
 
     work_on(app, message)
 
