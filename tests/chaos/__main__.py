@@ -18,10 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import enumeration, lanes
+from . import enumeration, lanes, races
 from .checker import vacuous
 from .enumeration import BRIEF, MINIMUMS, WHOLE, Figures
-from .trial import Case, Outcome
+from .trial import Case, Lane, Outcome
+from .world import Place
 
 PARTS = ("enumerate", "races", "live")
 KILLS = 10_000
@@ -78,8 +79,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def _enumerate(ledger: str, kills: int, seed: int, *, brief: bool, figures: Path | None) -> bool:
     scope, of = (BRIEF, 1) if brief else (WHOLE, lanes.LANES)
 
-    def share(lane: enumeration.Lane, number: int, of: int) -> Figures:
-        return enumeration.run(lane, number, of, scope=scope, kills=-(-kills // of), seed=seed)
+    def share(place: Place, number: int, of: int) -> Figures:
+        return enumeration.run(Lane(place), number, of, scope=scope, kills=-(-kills // of), seed=seed)
 
     first, *others = lanes.in_lanes(ledger, share, of, private=not brief)
     total = sum(others, first)
@@ -113,21 +114,17 @@ def _show_failures(failures: list[Outcome]) -> None:
 
 
 def _race(ledgers: tuple[str, ...], count: int, seed: int) -> bool:
-    from .races import RACES
-
     passed = True
     for ledger in ledgers:
-        for race in RACES:
-            (figures,) = lanes.in_lanes(
-                ledger, lambda lane, number, of, race=race: race(lane, count, seed), 1, private=True
-            )
-            print(f"races, {ledger}: {figures}", flush=True)
+        (found,) = lanes.in_lanes(ledger, lambda place, number, of: races.run(place, count, seed), 1, private=True)
+        for figures in found:
+            print(figures, flush=True)
             passed &= figures.passed
     return passed
 
 
 def _one_case(case: Case) -> int:
-    (outcome,) = lanes.in_lanes(case.ledger, lambda lane, number, of: lane.run(case, keep=True), 1)
+    (outcome,) = lanes.in_lanes(case.ledger, lambda place, number, of: Lane(place).run(case, keep=True), 1)
     print(outcome.history)
     print(f"{case}: {outcome.points} points, {outcome.hit} hit, {outcome.passed_seconds:g} s, swept {outcome.swept}")
     for number, place in enumerate(outcome.places, 1):

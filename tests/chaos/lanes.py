@@ -1,4 +1,4 @@
-"""Lanes: processes that run trials side by side, each in a world of its own."""
+"""Lanes: processes side by side, each with a database and a folder of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TypeVar
 from tests import services
 from tests.servers import PrivatePostgres, create_database, drop_database
 
-from .trial import Lane
+from .world import Place
 
 R = TypeVar("R")
 
@@ -21,8 +21,8 @@ LANES = 2
 SQLITE, POSTGRES = "sqlite", "postgres"
 
 
-def in_lanes(ledger: str, act: Callable[[Lane, int, int], R], lanes: int = LANES, *, private: bool = False) -> list[R]:
-    """What ``act(lane, number, of)`` gives in each lane. ``private``: on a PostgreSQL of our own that keeps nothing safe.
+def in_lanes(ledger: str, act: Callable[[Place, int, int], R], lanes: int = LANES, *, private: bool = False) -> list[R]:
+    """What ``act(place, number, of)`` gives in each lane. ``private``: on a PostgreSQL of our own that keeps nothing safe.
 
     The kills are of our processes, never of the database, so it need not wait for the disk.
     """
@@ -40,7 +40,7 @@ def in_lanes(ledger: str, act: Callable[[Lane, int, int], R], lanes: int = LANES
             server.close()
 
 
-def _run(urls: list[str], ledger: str, act: Callable[[Lane, int, int], R]) -> list[R]:
+def _run(urls: list[str], ledger: str, act: Callable[[Place, int, int], R]) -> list[R]:
     # Forked: a lane inherits what is imported, and forks its own trials from there.
     context = multiprocessing.get_context("fork")
     running = []
@@ -63,11 +63,11 @@ def _run(urls: list[str], ledger: str, act: Callable[[Lane, int, int], R]) -> li
     return results
 
 
-def _lane(there: Connection, ledger: str, url: str, act: Callable[[Lane, int, int], R], number: int, of: int) -> None:
+def _lane(there: Connection, ledger: str, url: str, act: Callable[[Place, int, int], R], number: int, of: int) -> None:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="axme-chaos-", dir=memory if memory.is_dir() else None) as name:
         folder = Path(name)
         try:
-            there.send(act(Lane(ledger, url or f"sqlite:///{folder}/axme.db", folder), number, of))
+            there.send(act(Place(ledger, url or f"sqlite:///{folder}/axme.db", folder), number, of))
         except Exception as error:
             there.send(error)

@@ -7,11 +7,8 @@ clients were told, the ledger and the broker the rest.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from celery.worker.request import Request
-from kombu.utils.json import loads
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
@@ -23,6 +20,7 @@ from axme_celery.sweep import sweep
 from . import witness
 from .client import Client
 from .reference import TOOL
+from .worker import Worker
 from .world import World
 
 #: The name of the work, and its submit key.
@@ -73,6 +71,7 @@ class Life:
         self._client = Client(world.axme)
         self._intent_id: str | None = None
         self._begun = False
+        self._worker = Worker(world)
         self.swept: dict[str, int] = {}
 
     def live(self) -> None:
@@ -170,31 +169,14 @@ class Life:
     # -- the worker ----------------------------------------------------------------
 
     def _worker_acts(self) -> bool:
-        messages = self._world.messages
-        if not messages:
+        path = self._worker.next()
+        if path is None:
             return False
-        text = messages[0].read_text()
+        text = path.read_text()
         if self._variant.twice:
-            self._deliver(text, messages[0], keep=True)
-        self._deliver(text, messages[0], keep=False)
+            self._worker.run(path, text=text, keep=True)
+        self._worker.run(path, text=text)
         return True
-
-    def _deliver(self, text: str, path: Path, *, keep: bool) -> None:
-        """Run a message as a worker does: Celery's own request and tracer."""
-        with self._world.app.connection_for_read() as connection:
-            message = connection.default_channel.Message(loads(text), connection.default_channel)
-            request = self._request(message, path, keep)
-            request.execute()
-
-    def _request(self, message: Any, path: Path, keep: bool) -> Request:
-        def acknowledged(*_: Any, **__: Any) -> None:
-            if not keep:
-                path.unlink(missing_ok=True)
-
-        task = self._world.app.tasks[message.headers["task"]]
-        return Request(
-            message, app=self._world.app, task=task, on_ack=acknowledged, on_reject=acknowledged, hostname="chaos"
-        )
 
     def _relay_acts(self) -> bool:
         return bool(self._axme.runtime.relay.work())

@@ -206,6 +206,24 @@ def _child(name: str) -> dict[str, Any]:
     return body.end()
 
 
+def _question(name: str) -> dict[str, Any]:
+    body = Body()
+    body.wait("wait_for_human", lambda: _decide(timeout=3600))
+    return body.end()
+
+
+def _job(name: str) -> dict[str, Any]:
+    body = Body()
+    body.wait(f"wait_for_tool:{TOOL}", lambda: wait_for_tool(TOOL, f"{name}:late"))
+    return body.end()
+
+
+def _nap(name: str) -> dict[str, Any]:
+    body = Body()
+    body.wait("wait_for_time", lambda: wait_for_time(3600))
+    return body.end()
+
+
 def _poison(name: str) -> dict[str, Any]:
     body = Body()
     body.do(plan, name)
@@ -220,6 +238,10 @@ class Tasks:
         self.reference = axme.task(name=REFERENCE, max_attempts=100)(_reference)
         self.child = axme.task(name=CHILD, max_attempts=100)(_child)
         self.poison = axme.task(name=POISON, max_attempts=POISON_ATTEMPTS)(_poison)
+        #: One wait each: for a person, for a tool, for an hour to pass.
+        self.question = axme.task(name="chaos.question", max_attempts=100)(_question)
+        self.job = axme.task(name="chaos.job", max_attempts=100)(_job)
+        self.nap = axme.task(name="chaos.nap", max_attempts=100)(_nap)
         child = self.child
 
         def family(name: str) -> dict[str, Any]:

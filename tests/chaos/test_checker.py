@@ -47,9 +47,7 @@ class Story:
     """A history that can be bent: the good one is of an intent whose first run was killed in its second step."""
 
     lines: list[Line] = field(default_factory=list)
-    intent: Intent = field(
-        default_factory=lambda: Intent(id=ID, type="t", status=Status.COMPLETED, created_at=at(0), updated_at=at(9))
-    )
+    intent: Intent = field(default_factory=lambda: _intent())
     moves: list[tuple[str, Status]] = field(default_factory=list)
     leg: Leg = field(
         default_factory=lambda: Leg(
@@ -62,7 +60,7 @@ class Story:
             attempts=1,
             max_attempts=3,
             created_at=at(0),
-        )  # fmt: skip
+        )
     )
     checkpoints: list[Checkpoint] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
@@ -73,7 +71,7 @@ class Story:
     faults: int = 1
     leftovers: tuple[str, ...] = ()
     #: Bends the events after they were chained.
-    tamper: Callable[[list[Event]], list[Event]] = staticmethod(lambda events: events)
+    tamper: Callable[[list[Event]], list[Event]] = list
 
     def line(self, ev: str, run: int, step: str = "", value: Any = None, **more: Any) -> Line:
         line = {"ev": ev, "intent": ID, "run": run, **more}
@@ -122,6 +120,10 @@ class Story:
             audit_trouble=audit.verify(intent, chained, None), bookings=self.bookings, celery=self.celery,
         )  # fmt: skip
         return History(lines=self.lines, intents={ID: facts}, faults=self.faults, leftovers=self.leftovers)
+
+
+def _intent() -> Intent:
+    return Intent(id=ID, type="t", status=Status.COMPLETED, created_at=at(0), updated_at=at(9))
 
 
 DECISION = {"outcome": "approved", "by": "ana"}

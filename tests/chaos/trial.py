@@ -16,7 +16,6 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from . import injector, stalls, witness
 from .checker import Finding, Rule, check, coverage, extra_executions
@@ -24,7 +23,7 @@ from .facts import History, collect
 from .injector import KILLED, Control, Fault
 from .life import Life, Stuck, Variant
 from .reference import POISON_ATTEMPTS
-from .world import REQUEUE_SECONDS, World
+from .world import REQUEUE_SECONDS, Place, World
 
 #: More processes than this, one after the other, and the trial is stuck.
 MOST_PROCESSES = 12
@@ -102,12 +101,12 @@ class Outcome:
 class Lane:
     """Runs trials, one after the other, in one world."""
 
-    def __init__(self, ledger: str, url: str, folder: Path) -> None:
-        self.ledger = ledger
-        self.world = World(folder, url)
-        self.control = Control(folder / "points.log", lambda: self.world.clock.passed_seconds)
-        self._verdict = folder / "verdict.json"
-        self._errors = folder / "errors.log"
+    def __init__(self, place: Place) -> None:
+        self.ledger = place.ledger
+        self.world = World(place.folder, place.url)
+        self.control = Control(place.folder / "points.log", lambda: self.world.clock.passed_seconds)
+        self._verdict = place.folder / "verdict.json"
+        self._errors = place.folder / "errors.log"
         self._in_child(self.world.make_ledger)
         injector.watch(None)
         self._warm_up()

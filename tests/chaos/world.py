@@ -11,8 +11,9 @@ import mmap
 import shutil
 import struct
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,6 +66,26 @@ class Clock:
         (now,) = self._LAYOUT.unpack_from(self._memory)
         self._LAYOUT.pack_into(self._memory, 0, now + by)
         return int(now) + by
+
+
+class WallClock(Clock):
+    """The host's time, which may be put forward; for threads that meet at one moment."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def __call__(self) -> datetime:
+        return START + timedelta(seconds=self.passed_seconds)
+
+    def advance(self, seconds: float) -> None:
+        self._ahead_seconds += seconds
+
+    def reset(self) -> None:
+        self._ahead_seconds, self._began = 0.0, time.monotonic()
+
+    @property
+    def passed_seconds(self) -> float:
+        return time.monotonic() - self._began + self._ahead_seconds
 
 
 class _NothingToDo(Exception):
@@ -180,16 +201,25 @@ class ChaosAxme(Axme):
         return open_tracker(*arguments, **options, clock=self.clock)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a world may be: a database and a folder, for nobody else."""
+
+    ledger: str
+    url: str
+    folder: Path
+
+
 class World:
     """One trial's surroundings, used again for the next after ``reset``. Nothing connects in the process that makes it."""
 
-    def __init__(self, folder: Path, ledger_url: str) -> None:
+    def __init__(self, folder: Path, ledger_url: str, clock: Clock | None = None) -> None:
         self.folder, self.ledger_url = folder, ledger_url
         self.is_sqlite = ledger_url.startswith("sqlite")
         for part in ("broker", "control", "results"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         self.history = folder / "history.jsonl"
-        self.clock = Clock()
+        self.clock = clock or Clock()
         # The relay waits by the monotonic clock for what is due by the ledger's.
         relay.time = SimpleNamespace(monotonic=lambda: self.clock.passed_seconds)  # type: ignore[attr-defined]
         # And who tries again after a while does so in the trial's time.
