@@ -168,5 +168,5 @@ def random_cases(ledger: str, points: dict[str, int], rng: random.Random) -> Ite
 MINIMUMS = {
     "CREATED>SUBMITTED": 50, "SUBMITTED>IN_PROGRESS": 50, "IN_PROGRESS>WAITING": 50, "WAITING>IN_PROGRESS": 50,
     "IN_PROGRESS>COMPLETED": 50, "IN_PROGRESS>FAILED": 2, "intent.leg_lost": 20, "HUMAN ANSWERED": 50,
-    "TOOL ANSWERED": 100, "TIME ANSWERED": 50, "AGENT ANSWERED": 5, "X": 50, "fail": 20, "info": 1,
+    "TOOL ANSWERED": 100, "TIME ANSWERED": 50, "AGENT ANSWERED": 5, "X": 50, "fail": 20,
 }  # fmt: skip

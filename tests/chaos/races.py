@@ -198,10 +198,11 @@ def takeovers(arena: Arena, figures: Figures) -> None:
     """A run that records a step while the sweep takes its leg away and another run claims it."""
     for number, intent in enumerate(arena.submit("child", figures.races)):
         (leg,) = intent.legs()
-        legs.claim(arena.rt, leg.id, 1)
+        first = legs.claim(arena.rt, leg.id, 1)
+        running = legs.RunningLeg(arena.rt, first.intent, first.leg, {}, lambda: None)
         told: dict[str, Any] = {}
         arena.meet(
-            partial(_record_a_step, arena, intent.id, leg.id, told, in_transaction=bool(number % 2)),
+            partial(_record_a_step, arena, running, told, in_transaction=bool(number % 2)),
             partial(_take_over, arena, leg.id, told),
         )
         kept = bool(arena.rt.ledger.checkpoints(intent.id))
@@ -215,19 +216,19 @@ def takeovers(arena: Arena, figures: Figures) -> None:
     figures.must_come("recorded first", "refused")
 
 
-def _record_a_step(arena: Arena, intent_id: str, leg_id: str, told: dict[str, Any], *, in_transaction: bool) -> None:
+def _record_a_step(arena: Arena, running: legs.RunningLeg, told: dict[str, Any], *, in_transaction: bool) -> None:
     name = "book" if in_transaction else "plan"
-    step = Checkpoint(leg_id=leg_id, name=name, nth=1, position=0, run=1, value='"ref"')
+    step = Checkpoint(leg_id=running.leg.id, name=name, nth=1, position=0, run=1, value='"ref"')
 
     def booked(connection: Any) -> Checkpoint:
-        connection.execute(insert(bookings), {"intent": intent_id, "run": 1, "ref": "ref"})
+        connection.execute(insert(bookings), {"intent": running.intent.id, "run": 1, "ref": "ref"})
         return step
 
     with contextlib.suppress(StaleChange):
         if in_transaction:
-            arena.rt.ledger.transaction(booked, (leg_id, 1))
+            arena.rt.ledger.transaction(booked, running.fence)
         else:
-            arena.rt.ledger.commit(Change(fence=(leg_id, 1), checkpoints=(step,)))
+            arena.rt.ledger.commit(Change(fence=running.fence, checkpoints=(step,)))
         told["recorded"] = name
 
 

@@ -91,7 +91,7 @@ def test_histories_without_the_key_are_counted_when_there_is_one(desk):
 
     keyed = desk.another(axme_secret_key="k" * 32)
 
-    assert "1 are not all sealed with axme_secret_key" in keyed.run("audit", "verify").stderr
+    assert "1 are not all sealed with axme_secret_key" in keyed.run("audit", "verify", code=1).stderr
 
 
 def test_export_is_every_event_in_order(desk, histories):

@@ -10,7 +10,9 @@ from tests.servers import PrivatePostgres
 from .harness import until
 
 
-def test_messages_that_come_while_the_ledger_is_away_are_run_when_it_is_back(open_stage, private_postgres: PrivatePostgres):
+def test_messages_that_come_while_the_ledger_is_away_are_run_when_it_is_back(
+    open_stage, private_postgres: PrivatePostgres
+):
     """Nobody is told that their task failed, chains go on, and it does not take until a message is presumed lost."""
     url = private_postgres.create_database()
     migrate.upgrade(url)

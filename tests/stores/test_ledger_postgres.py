@@ -42,10 +42,11 @@ def test_a_crash_of_the_database_is_a_clear_error_and_then_over(
 
     def write() -> None:
         while not stop.is_set():
-            change = new_intent(ledger)
-            assert change.intent is not None
             try:
+                # Telling the time may need the database, too.
+                change = new_intent(ledger)
                 ledger.commit(change)
+                assert change.intent is not None
                 accepted.append(change.intent.id)
             except LedgerUnavailable as error:
                 refused.append(error)
@@ -76,6 +77,8 @@ def test_a_restart_between_two_calls_is_not_noticed(
     """Every pooled connection is dead; the first one found so has the others dropped."""
     ledger = private_ledger
     leg_id = running(ledger).leg.id
+    # A claim does not wait for the disk. What is committed after it does, and takes it along.
+    submitted(ledger)
     barrier = threading.Barrier(5)
 
     def open_one(_: int) -> None:
