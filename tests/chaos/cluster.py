@@ -18,7 +18,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -51,8 +50,8 @@ class Program:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.RLock()
         self._wanted = False
-        #: How often it ended without having been told to.
-        self.died = 0
+        #: The exit codes with which it ended without having been told to; a negative one is a signal's.
+        self.died: list[int] = []
 
     @property
     def pid(self) -> int | None:
@@ -76,7 +75,8 @@ class Program:
             return
         try:
             if self._wanted and self.pid is None:
-                self.died += 1
+                assert self._process is not None
+                self.died.append(self._process.returncode)
                 self._forget()
                 self.start()
         finally:
@@ -116,10 +116,15 @@ class Program:
             finally:
                 self._stop_and_go(pid, signal.SIGCONT, with_children)
 
-    def children(self) -> list[psutil.Process]:
-        """Its children that live: pool processes."""
+    def children(self, older_than_seconds: float = 0.0) -> list[psutil.Process]:
+        """Its children that live and are not quite new: pool processes."""
+        born_before = time.time() - older_than_seconds
         with contextlib.suppress(psutil.Error, TypeError):
-            return [c for c in psutil.Process(self.pid).children() if c.status() != psutil.STATUS_ZOMBIE]
+            return [
+                child
+                for child in psutil.Process(self.pid).children()
+                if child.status() != psutil.STATUS_ZOMBIE and child.create_time() <= born_before
+            ]
         return []
 
     def log_end(self, lines: int = 30) -> str:
@@ -298,14 +303,35 @@ class Cluster:
                 self._beats.append(beat)
                 beat.start()
 
+    def busy_pids(self) -> set[int]:
+        """Processes that are in the middle of an intent's body, as far as the end of the history tells."""
+        with self.history.open("rb") as file:
+            file.seek(max(0, self.history.stat().st_size - 50_000))
+            _, *lines = file.read().split(b"\n")
+        last: dict[int, str] = {}
+        for line in lines[:-1]:
+            told = json.loads(line)
+            if "op" not in told:
+                last[told["pid"]] = told["ev"]
+        return {pid for pid, ev in last.items() if ev not in ("D", "W+")}
+
+    @contextlib.contextmanager
+    def hurried(self) -> Iterator[None]:
+        """Meanwhile the submitter submits, however much is open already."""
+        (self.folder / "hurry").touch()
+        try:
+            yield
+        finally:
+            (self.folder / "hurry").unlink()
+
     def close_doors(self) -> None:
         """The submitter submits no more; what it submitted goes on."""
         (self.folder / "closing").touch()
 
     @property
-    def deaths(self) -> Counter[str]:
-        """Programs that ended by themselves, and how often."""
-        return Counter({p.name: p.died for p in self.programs if p.died})
+    def deaths(self) -> dict[str, list[int]]:
+        """Programs that ended by themselves, with their exit codes."""
+        return {p.name: p.died for p in self.programs if p.died}
 
     def write_stacks(self) -> str:
         """The stacks of all threads of all workers, as they are now."""

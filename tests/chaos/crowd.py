@@ -102,6 +102,8 @@ class Submitter:
                 continue
             while not is_closing() and self._open() >= self._at_once:
                 self._agenda.work(time.monotonic() + 0.1)
+                if (folder / "hurry").exists():
+                    break
             # What a life before this one may have submitted is submitted to the end.
             if is_closing() and name not in asked:
                 break

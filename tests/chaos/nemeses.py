@@ -15,12 +15,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import psutil
 import redis
 
 from .cluster import LEASE_SECONDS, Cluster
 
 #: How long a broker hangs: far longer than a caller may be held up.
 HANG_SECONDS = 3.0
+#: A worker has its pool within this, also on a busy machine.
+START_SECONDS = 10.0
+#: A pool child is left alone so long: a worker whose first children all die before they are up ends itself, by Celery's
+#: own rule, and would say nothing about ours.
+UP_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
@@ -54,11 +60,16 @@ class Act:
 
 
 def kill_child(cluster: Cluster, rng: random.Random) -> int:
-    children = [child for worker in cluster.workers.values() for child in worker.children()]
-    if not children:
-        return 0
-    with contextlib.suppress(Exception):
-        rng.choice(children).kill()
+    until = time.monotonic() + START_SECONDS
+    while not (children := [c for worker in cluster.workers.values() for c in worker.children(UP_SECONDS)]):
+        if time.monotonic() > until:
+            return 0
+        time.sleep(0.05)
+    # Mostly one that is in the middle of something: the others have nothing to lose.
+    busy = cluster.busy_pids()
+    hit = [child for child in children if child.pid in busy] if rng.random() < 0.8 else []
+    with contextlib.suppress(psutil.Error):
+        rng.choice(hit or children).kill()
         return 1
     return 0
 
@@ -133,7 +144,7 @@ def restart_redis(cluster: Cluster, rng: random.Random) -> int:
 
 
 def hang_redis(cluster: Cluster, rng: random.Random) -> int:
-    with cluster.redis.paused():
+    with cluster.hurried(), cluster.redis.paused():
         time.sleep(HANG_SECONDS)
     return 1
 
@@ -165,11 +176,11 @@ def _lose(cluster: Cluster, what: str, count: int) -> int:
 
 PROCESSES, STORES = "processes", "stores"
 ALL: tuple[Nemesis, ...] = (
-    Nemesis("kill child", PROCESSES, kill_child, "SIGKILL of a pool child", 12, weight=14),
+    Nemesis("kill child", PROCESSES, kill_child, "SIGKILL of a pool child", 15, weight=28),
     Nemesis("kill worker", PROCESSES, kill_worker, "SIGKILL of a worker and its pool, then a new one", 2, weight=3),
     Nemesis("kill both workers", PROCESSES, kill_both_workers, "SIGKILL of all workers at once", 0.5),
     Nemesis("pause worker", PROCESSES, pause_worker, "SIGSTOP past the lease, then SIGCONT", 1, weight=2),
-    Nemesis("kill submitter", PROCESSES, kill_submitter, "SIGKILL of the client that submits", 1, weight=2),
+    Nemesis("kill submitter", PROCESSES, kill_submitter, "SIGKILL of the client that submits", 1),
     Nemesis("change beats", PROCESSES, change_beats, "no beat, one, or five", 2, weight=3),
     Nemesis("shift clock", PROCESSES, shift_clock, "a worker's wall clock put hours or a day off", 2, weight=3),
     Nemesis("copy messages", STORES, copy_messages, "messages delivered three times", 10, weight=2),
