@@ -33,15 +33,15 @@ test: $(VENV)/.test ## the whole test suite, against real PostgreSQL, Redis and 
 
 .PHONY: chaos
 chaos: $(VENV)/.test ## thousands of crashes at every commit and publish; prints the figures and the seed
-	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/.test ## hours of load with workers, brokers and databases failing
-	$(BIN)/python -m tests.chaos soak
+	$(BIN)/python -m tests.chaos soak $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.bench ## the benchmarks, written to docs/benchmarks.md
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(ARGS)
 
 # -- what keeps the house in order --
 

@@ -1,76 +1,38 @@
-"""Durable intents over the Celery you already run: submit, wait, complete."""
+"""Durable intents over the Celery you already run: submit, wait, complete.
 
-from .context import current_intent, progress
-from .errors import (
-    AgentFailed,
-    AxmeError,
-    BadInput,
-    BadSetting,
-    IntentCanceled,
-    IntentEnded,
-    IntentFailed,
-    IntentNotCompleted,
-    IntentTimedOut,
-    KeyConflict,
-    LedgerNotMigrated,
-    LedgerUnavailable,
-    LegInterrupt,
-    NotAllowed,
-    NotFound,
-    NotJson,
-    OutsideIntent,
-    StepFailed,
-    StepInterrupted,
-    TooLarge,
-    ToolFailed,
-    TrackerUnavailable,
-    UnsupportedWork,
-    WaitClosed,
-    WaitTimedOut,
-)
-from .extension import Axme
-from .handle import IntentHandle as Intent
-from .model import Decision
-from .step import current_step, step
-from .wait import wait_for_agent, wait_for_human, wait_for_time, wait_for_tool
+The public names (``public.py``) are loaded when one of them is first asked for: pytest and the ``celery`` command
+import this package too, to find its plugins, and need not wait for Celery and SQLAlchemy each time.
+"""
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .public import *  # noqa: F403
+    from .public import __all__ as __all__
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "AgentFailed",
-    "Axme",
-    "AxmeError",
-    "BadInput",
-    "BadSetting",
-    "Decision",
-    "Intent",
-    "IntentCanceled",
-    "IntentEnded",
-    "IntentFailed",
-    "IntentNotCompleted",
-    "IntentTimedOut",
-    "KeyConflict",
-    "LedgerNotMigrated",
-    "LedgerUnavailable",
-    "LegInterrupt",
-    "NotAllowed",
-    "NotFound",
-    "NotJson",
-    "OutsideIntent",
-    "StepFailed",
-    "StepInterrupted",
-    "TooLarge",
-    "ToolFailed",
-    "TrackerUnavailable",
-    "UnsupportedWork",
-    "WaitClosed",
-    "WaitTimedOut",
-    "current_intent",
-    "current_step",
-    "progress",
-    "step",
-    "wait_for_agent",
-    "wait_for_human",
-    "wait_for_time",
-    "wait_for_tool",
-]
+
+class _Unloaded(ModuleType):
+    """This package until its public names are loaded."""
+
+    def __getattr__(self, name: str) -> Any:
+        is_module = name != "step" and find_spec(f"{__name__}.{name}") is not None
+        if is_module or (name.startswith("__") and name != "__all__"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        public = import_module(f"{__name__}.public")
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        vars(self).update({each: getattr(public, each) for each in public.__all__}, __all__=public.__all__)
+        return getattr(self, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # ``step`` here is the decorator. Loading the module of that name, which Python notes here, must not hide it.
+        if name != "step":
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Unloaded

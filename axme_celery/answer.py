@@ -11,6 +11,7 @@ from .beats import announce, carry_out, occasion
 from .errors import BadInput, IntentEnded, NotFound, StaleChange, WaitClosed
 from .model import Change, EarlyAnswer, Intent, Status, Wait, WaitKind, WaitStatus
 from .ports import Runtime
+from .texts import line, text
 
 
 def answer(rt: Runtime, wait: str, outcome: str, *, by: str, comment: str | None = None, data: Any = None) -> Intent:
@@ -19,9 +20,8 @@ def answer(rt: Runtime, wait: str, outcome: str, *, by: str, comment: str | None
     The same person giving the same answer again is told that it stands. Raises WaitClosed (who, when) for a closed
     wait, NotAllowed for a person who may not answer, BadInput for an outcome, comment or form data that does not fit.
     """
-    if not isinstance(by, str) or not by.strip():
-        raise BadInput("by is empty; say who answers")
-    wait_id = _human_wait(rt, wait)
+    line(by, "by")
+    wait_id = human_wait(rt, wait)
     answered: list[Intent] = []
 
     def decide() -> Sequence[Change]:
@@ -35,10 +35,10 @@ def answer(rt: Runtime, wait: str, outcome: str, *, by: str, comment: str | None
             raise BadInput(
                 f"wait {wait_id} is for a {record.wait.kind.value.lower()}, not for a person: {record.wait.title}"
             )
-        text = None
+        fitting = None
         if record.wait.status is WaitStatus.OPEN:
-            text = _fitting(rt, record.wait, outcome, comment, data)
-        change = lifecycle.answer(record, outcome=outcome, by=by, comment=comment, data=text, on=occasion(rt))
+            fitting = _fitting(rt, record.wait, outcome, comment, data)
+        change = lifecycle.answer(record, outcome=outcome, by=by, comment=comment, data=fitting, on=occasion(rt))
         return [change]
 
     changes = carry_out(rt, decide)
@@ -50,9 +50,10 @@ def complete_tool(rt: Runtime, tool: str, job_id: str, result: Any = None, error
 
     The same report again is fine. Raises WaitClosed when the job was reported otherwise, timed out or was canceled.
     """
+    tool_job(tool, job_id)
     if error is not None and result is not None:
         raise BadInput(f"job {job_id} of {tool} has a result or an error, not both")
-    text = rt.codec.encode(
+    report = rt.codec.encode(
         error if error is not None else result,
         what=f"report of {tool} job {job_id}",
         limit_bytes=rt.settings.result_bytes,
@@ -60,10 +61,10 @@ def complete_tool(rt: Runtime, tool: str, job_id: str, result: Any = None, error
     )
     outcome = "failed" if error is not None else "completed"
     if rt.ledger.tool_wait(tool, job_id) is not None:
-        _close_tool_wait(rt, tool, job_id, outcome, text)
+        _close_tool_wait(rt, tool, job_id, outcome, report)
         return
     # Keep it first, look for the wait after: whichever of the two is committed second sees the other.
-    early = EarlyAnswer(tool=tool, job_id=job_id, answer=f"{outcome}:{text}", at=rt.ledger.now())
+    early = EarlyAnswer(tool=tool, job_id=job_id, answer=f"{outcome}:{report}", at=rt.ledger.now())
     rt.ledger.commit(Change(early=(early,)))
     kept = rt.ledger.early_answer(tool, job_id)
     if kept is not None and kept.answer != early.answer:
@@ -71,16 +72,22 @@ def complete_tool(rt: Runtime, tool: str, job_id: str, result: Any = None, error
     match_early(rt, tool, job_id)
 
 
+def tool_job(tool: str, job_id: str) -> tuple[str, str]:
+    """A tool and its job as a wait and its report name them. Raises BadInput."""
+    # The tool's name is part of its wait's own, "wait_for_tool:<tool>", which has 255 characters.
+    return line(tool, "tool", longest=240), line(job_id, "job_id")
+
+
 def match_early(rt: Runtime, tool: str, job_id: str) -> None:
     """Give an early answer, if there is one, to its wait, if that is open."""
     early = rt.ledger.early_answer(tool, job_id)
     if early is None or early.wait_id is not None:
         return
-    outcome, _, text = early.answer.partition(":")
+    outcome, _, report = early.answer.partition(":")
     if rt.ledger.tool_wait(tool, job_id) is None:
         return
     try:
-        _close_tool_wait(rt, tool, job_id, outcome, text, early)
+        _close_tool_wait(rt, tool, job_id, outcome, report, early)
     except (WaitClosed, IntentEnded):
         # It timed out or was canceled in this moment; the answer stays on record as unmatched.
         return
@@ -91,6 +98,9 @@ def heartbeat_tool(rt: Runtime, tool: str, job_id: str, progress: float | None =
 
     progress: a share from 0 to 1, shown with the intent. Raises WaitClosed when nobody waits any more.
     """
+    tool_job(tool, job_id)
+    if progress is not None and (not isinstance(progress, int | float) or not 0 <= progress <= 1):
+        raise BadInput(f"progress is {progress!r}; it is a share from 0 to 1")
     record = rt.ledger.tool_wait(tool, job_id)
     if record is None:
         return
@@ -104,15 +114,13 @@ def heartbeat_tool(rt: Runtime, tool: str, job_id: str, progress: float | None =
             lifecycle.heartbeat(closed.wait, on=occasion(rt))
         announce(rt, [change])
     if progress is not None:
-        if not 0 <= progress <= 1:
-            raise BadInput(f"progress is {progress!r}; it is a share from 0 to 1")
         rt.tracker.put_progress(record.leg.id, progress, 1.0, f"{tool} job {job_id}")
 
 
 def child_ended(rt: Runtime, wait_id: str, child: Intent) -> None:
     """A child intent ended: that answers its parent's wait. Harmless to repeat."""
     completed = child.status is Status.COMPLETED
-    text = child.result if completed else rt.codec.encode(
+    report = child.result if completed else rt.codec.encode(
         child.error, what="error", limit_bytes=1 << 20, setting="axme_result_bytes"
     )  # fmt: skip
 
@@ -121,7 +129,7 @@ def child_ended(rt: Runtime, wait_id: str, child: Intent) -> None:
         if record is None or record.wait.status is not WaitStatus.OPEN:
             return ()
         outcome = "completed" if completed else "failed"
-        return [lifecycle.answer(record, outcome=outcome, by=f"intent:{child.id}", data=text, on=occasion(rt))]
+        return [lifecycle.answer(record, outcome=outcome, by=f"intent:{child.id}", data=report, on=occasion(rt))]
 
     carry_out(rt, decide)
 
@@ -139,14 +147,14 @@ def poll_answered(rt: Runtime, wait_id: str, *, result: Any = None, error: Any =
 
 
 def _close_tool_wait(
-    rt: Runtime, tool: str, job_id: str, outcome: str, text: str, early: EarlyAnswer | None = None
+    rt: Runtime, tool: str, job_id: str, outcome: str, report: str, early: EarlyAnswer | None = None
 ) -> None:
     def decide() -> Sequence[Change]:
         record = rt.ledger.tool_wait(tool, job_id)
         assert record is not None
-        if record.wait.status is WaitStatus.ANSWERED and (record.wait.outcome, record.wait.data) == (outcome, text):
+        if record.wait.status is WaitStatus.ANSWERED and (record.wait.outcome, record.wait.data) == (outcome, report):
             return ()
-        change = lifecycle.answer(record, outcome=outcome, by=tool, data=text, on=occasion(rt))
+        change = lifecycle.answer(record, outcome=outcome, by=tool, data=report, on=occasion(rt))
         if early is not None:
             change = replace(change, early=(replace(early, wait_id=record.wait.id),))
         return [change]
@@ -154,8 +162,11 @@ def _close_tool_wait(
     carry_out(rt, decide)
 
 
-def _human_wait(rt: Runtime, wait_or_intent: str) -> str:
-    """The wait's id; for an intent's id, that of its one open human wait."""
+def human_wait(rt: Runtime, wait_or_intent: str) -> str:
+    """The wait's id; for an intent's id, that of its one open human wait, or of the last one when none is open.
+
+    Raises NotFound, BadInput for an intent that waits for no person, or for several times one.
+    """
     if rt.ledger.wait(wait_or_intent) is not None:
         return wait_or_intent
     intent = rt.ledger.intent(wait_or_intent)
@@ -174,7 +185,11 @@ def _human_wait(rt: Runtime, wait_or_intent: str) -> str:
 
 
 def _stands(wait: Wait, outcome: str, by: str) -> bool:
-    return wait.status is WaitStatus.ANSWERED and wait.outcome == outcome and wait.answered_by == by
+    """Whether this person has given this very answer already, and it was not overruled."""
+    voted = any(vote["by"] == by and vote["outcome"] == outcome for vote in wait.votes)
+    return voted and (
+        wait.status is WaitStatus.OPEN or (wait.status is WaitStatus.ANSWERED and wait.outcome == outcome)
+    )
 
 
 def _fitting(rt: Runtime, wait: Wait, outcome: str, comment: str | None, data: Any) -> str | None:
@@ -184,8 +199,8 @@ def _fitting(rt: Runtime, wait: Wait, outcome: str, comment: str | None, data: A
         raise BadInput(f"outcome {outcome!r} is not one of wait {wait.id}'s: {', '.join(allowed)}")
     if wait.request.get("require_comment") and not (comment or "").strip():
         raise BadInput(f"wait {wait.id} asks for a comment with its answer; give comment=")
-    if comment is not None and (not isinstance(comment, str) or len(comment) > 4000 or "\x00" in comment):
-        raise BadInput("comment must be text of at most 4000 characters")
+    if comment is not None:
+        text(comment, "comment", longest=4000)
     form = wait.request.get("form")
     # The form is what saying yes asks for; a no needs no filled-in form.
     if form is not None and (data is not None or outcome == allowed[0]):
@@ -199,5 +214,5 @@ def _fitting(rt: Runtime, wait: Wait, outcome: str, comment: str | None, data: A
 
 
 __all__ = [
-    "answer", "child_ended", "complete_tool", "heartbeat_tool", "match_early", "poll_answered",
+    "answer", "child_ended", "complete_tool", "heartbeat_tool", "human_wait", "match_early", "poll_answered",
 ]  # fmt: skip

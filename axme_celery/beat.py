@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from celery import Celery
+from celery import Celery, signals
 
 from . import answer
 from .errors import ToolFailed
@@ -24,29 +24,37 @@ ENTRY = "axme-sweep"
 def register(axme: Axme, app: Celery) -> None:
     """Define our two tasks on the app, and the beat entry once its configuration is known."""
 
-    @app.task(name=SWEEP_TASK, ignore_result=True, acks_late=False, bind=True)  # type: ignore[untyped-decorator]
+    # Not shared: Celery would give this app's sweep to every other app of the process, in place of their own.
+    @app.task(name=SWEEP_TASK, ignore_result=True, acks_late=False, bind=True, shared=False)  # type: ignore[untyped-decorator]
     def sweep_once(self: Any, sweeper: str | None = None) -> dict[str, int]:
         return sweep(axme.runtime, axme.senders, sweeper or self.request.origin or "beat")
 
-    @app.task(name=POLL_TASK, ignore_result=True)  # type: ignore[untyped-decorator]
+    @app.task(name=POLL_TASK, ignore_result=True, shared=False)  # type: ignore[untyped-decorator]
     def poll(wait_id: str) -> None:
         ask_tool(axme, wait_id)
 
     def schedule(sender: Any = None, **_: Any) -> None:
         add_entry(app)
 
+    def beat_init(sender: Any = None, **_: Any) -> None:
+        # The project may have replaced its whole schedule since.
+        if sender.app is app and ENTRY not in sender.scheduler.schedule:
+            sender.scheduler.update_from_dict({ENTRY: add_entry(app)})
+
+    signals.beat_init.connect(beat_init, weak=False, dispatch_uid=f"axme-{id(axme)}-beat_init")
     if app.configured:
         add_entry(app)
     else:
         app.on_after_configure.connect(schedule, weak=False)
 
 
-def add_entry(app: Celery) -> None:
-    """Put the sweep on the beat schedule, beside whatever is there."""
+def add_entry(app: Celery) -> dict[str, Any]:
+    """Put the sweep on the beat schedule, beside whatever is there; returns its entry."""
     tick = float(app.conf.get("axme_tick_seconds", None) or 1.0)
     # Sweeps that could not run while workers were down are of no use afterwards: the first one does it all.
-    entry = {"task": SWEEP_TASK, "schedule": tick, "options": {"expires": max(10 * tick, 10.0)}}
+    entry: dict[str, Any] = {"task": SWEEP_TASK, "schedule": tick, "options": {"expires": max(10 * tick, 10.0)}}
     app.conf.beat_schedule = {**(app.conf.beat_schedule or {}), ENTRY: entry}
+    return entry
 
 
 def ask_tool(axme: Axme, wait_id: str) -> None:

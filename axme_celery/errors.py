@@ -67,10 +67,14 @@ class KeyConflict(AxmeError):
 class NotFound(AxmeError, LookupError):
     """No such intent, leg, wait or dead letter in this ledger."""
 
-    def __init__(self, what: str, id: str) -> None:
-        super().__init__(
-            f"no {what} {id} in this ledger; check the id, and that this process uses the same axme_ledger_url"
-        )
+    def __init__(
+        self,
+        what: str,
+        id: str,
+        *,
+        hint: str = "check the id, and that this process uses the same axme_ledger_url",
+    ) -> None:
+        super().__init__(f"no {what} {id} in this ledger; {hint}")
         self.what = what
         self.id = id
 

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -28,10 +29,11 @@ from .handle import IntentHandle
 from .ids import uuid7
 from .keeper import Keeper
 from .model import Delivery, DeliveryKind, Intent, JsonDict, Work
-from .ports import Runtime, Sender
+from .ports import Ledger, Relay, Runtime, Sender, Tracker
 from .relay import RelayThread
 from .shared import WorkerState
 from .submit import Submission
+from .texts import line
 from .tracker import open_tracker
 
 
@@ -79,15 +81,19 @@ class Axme:
     def settings(self) -> Settings:
         """All ``axme_*`` settings, read once. Raises BadSetting."""
         if self._settings is None:
-            conf = self.app.conf
-            settings = Settings.read(conf, conf.broker_url, **self._overrides)
-            if settings.tasks:
-                raise BadSetting(
-                    "axme_tasks is not in this version yet: ordinary tasks become intents by axme.submit(task.s(...)); "
-                    "remove the setting"
-                )
-            self._settings = settings
+            self._settings = self.read_settings()
         return self._settings
+
+    def read_settings(self, **overrides: Any) -> Settings:
+        """The settings as the application's configuration has them now, but for these. Raises BadSetting."""
+        conf = self.app.conf
+        settings = Settings.read(conf, conf.broker_url, **{**self._overrides, **overrides})
+        if settings.tasks:
+            raise BadSetting(
+                "axme_tasks is not in this version yet: ordinary tasks become intents by axme.submit(task.s(...)); "
+                "remove the setting"
+            )
+        return settings
 
     # -- tasks -----------------------------------------------------------------------
 
@@ -119,8 +125,10 @@ class Axme:
         options |= {
             "axme_deadline": deadline, "axme_max_attempts": max_attempts, "axme_type": type, "axme_on_drift": on_drift,
         }  # fmt: skip
-        register = self._app.task if self._app is not None else shared_task
-        return register(*args, **options)
+        if self._app is None:
+            return shared_task(*args, **options)
+        # It belongs to this app: on another, which Celery would also give it to, there is no ledger to keep it in.
+        return self._app.task(*args, **{"shared": False, **options})
 
     # -- from outside ------------------------------------------------------------------
 
@@ -294,17 +302,16 @@ class Axme:
 
         settings = self.settings
         ledger = SqlLedger(settings.ledger_url, secret=settings.secret_key)
-        tracker = open_tracker(
-            settings.redis_url,
-            ledger.id,
-            lambda: ledger.engines.durable,
-            exclusive=ledger.engines.exclusive if ledger.engines.is_memory else None,
-        )
+        tracker = open_tracker(settings.redis_url, ledger.id, lambda: ledger.engines.durable)
         self._relay = RelayThread(lambda: self.runtime, self.senders)
+        return self.assemble(settings, ledger, tracker, self._relay)
+
+    def assemble(self, settings: Settings, ledger: Ledger, tracker: Tracker, relay: Relay) -> Runtime:
+        """A runtime of these stores, with everything else as this application has it."""
         return Runtime(
             ledger=ledger,
             tracker=tracker,
-            relay=self._relay,
+            relay=relay,
             settings=settings,
             codec=codec,
             new_id=uuid7,
@@ -317,6 +324,16 @@ class Axme:
             sleep=time.sleep,
             worker_name=lambda: f"{socket.gethostname()}:{os.getpid()}",
         )
+
+    @contextmanager
+    def lent(self, runtime: Runtime) -> Iterator[None]:
+        """Work with this runtime and its settings meanwhile, then with one's own again: for tests."""
+        own = self._runtime, self._settings
+        self._runtime, self._settings = runtime, runtime.settings
+        try:
+            yield
+        finally:
+            self._runtime, self._settings = own
 
     def _renew_lock(self) -> None:
         self._lock = threading.RLock()
@@ -343,16 +360,12 @@ class Axme:
     ) -> Submission:
         rt = self.runtime
         for what, value in (("key", key), ("type", type), ("requester", requester), ("correlation_id", correlation_id)):
-            if value is not None and (
-                not isinstance(value, str) or not 1 <= len(value) <= 255 or not value.isprintable()
-            ):
-                raise BadInput(f"{what} is {value!r}; it is printable text of 1 to 255 characters")
-        if (
-            isinstance(tags, str)
-            or len(tags) > 50
-            or any(not isinstance(t, str) or not 1 <= len(t) <= 128 for t in tags)
-        ):
-            raise BadInput(f"tags is {tags!r}; give a list of at most 50 texts of 1 to 128 characters")
+            if value is not None:
+                line(value, what)
+        if not isinstance(tags, list | tuple | set | frozenset) or len(tags) > 50:
+            raise BadInput(f"tags is {str(tags)[:80]!r}; give a list of at most 50 texts")
+        for tag in tags:
+            line(tag, "a tag", longest=128)
         span = None
         if deadline is not None:
             span = seconds(deadline, "deadline")
@@ -397,19 +410,24 @@ class Axme:
         )
 
     def _send_notice(self, delivery: Delivery) -> None:
+        notice = self.notice(delivery)
+        if notice is not None:
+            for notify in notifiers.load(self.settings.notifiers):
+                notify(notice, self.settings)
+
+    def notice(self, delivery: Delivery) -> notifiers.Notice | None:
+        """What a delivery tells people; None when it has nothing to tell them any more."""
         body, settings = delivery.body, self.settings
         record = self.runtime.ledger.wait(body["wait_id"]) if body.get("wait_id") else None
         if record is not None and body["kind"] != "dead_letter" and record.wait.closed_at is not None:
             # It was answered while this notice was on its way.
-            return
+            return None
         base = settings.base_url.rstrip("/") if settings.base_url else None
-        notice = notifiers.Notice(
+        return notifiers.Notice(
             id=delivery.id, kind=body["kind"], intent_id=delivery.intent_id, wait_id=body.get("wait_id"),
             to=tuple(body.get("to", ())), title=body["title"], text=_notice_text(body, delivery.intent_id),
             url=f"{base}/intents/{delivery.intent_id}" if base else None, at=moment(body["at"], "at"),
         )  # fmt: skip
-        for notify in notifiers.load(settings.notifiers):
-            notify(notice, settings)
 
     def _send_completion(self, delivery: Delivery) -> None:
         child = self.runtime.ledger.intent(delivery.intent_id)

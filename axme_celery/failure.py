@@ -17,19 +17,28 @@ from .model import JsonDict
 TRACEBACK_CHARACTERS = 4000
 
 
-def describe(error: BaseException) -> JsonDict:
-    """An exception's code, words, class, plain arguments, and the end of its traceback."""
-    return {
+def describe(error: BaseException, *, attributes: bool = False) -> JsonDict:
+    """An exception's code, words, class, plain arguments, and the end of its traceback.
+
+    attributes: its plain attributes too. For what the same task is to handle again, not for what others are shown.
+    """
+    described: JsonDict = {
         "code": str(getattr(error, "code", None) or type(error).__name__)[:255],
         "message": _storable(str(error))[:2000] or type(error).__name__,
         "exception": f"{type(error).__module__}:{type(error).__qualname__}",
-        "args": [_storable(a)[:2000] if isinstance(a, str) else a for a in error.args if _is_plain(a)],
+        "args": [_kept(a) for a in _arguments(error) if _is_plain(a)],
         "traceback": _storable("".join(traceback.format_exception(error)))[-TRACEBACK_CHARACTERS:],
     }
+    if attributes:
+        described["attributes"] = {name: _kept(value) for name, value in vars(error).items() if _is_plain(value)}
+    return described
 
 
 def revive(described: JsonDict) -> Exception | None:
-    """The exception again, if its class is loaded here and takes its arguments; else None."""
+    """The exception again, if its class is loaded here; else None.
+
+    Its ``__init__`` is not called: what it took is not known, and often is not what it keeps as ``args``.
+    """
     module, _, path = str(described.get("exception", "")).partition(":")
     found: Any = sys.modules.get(module)
     for name in path.split("."):
@@ -37,10 +46,23 @@ def revive(described: JsonDict) -> Exception | None:
     if not (isinstance(found, type) and issubclass(found, Exception)):
         return None
     try:
-        revived = found(*described.get("args", ()))
+        revived: Exception = found.__new__(found, *described.get("args", ()))
+        vars(revived).update(described.get("attributes", {}))
+        said = str(revived)
     except Exception:
         return None
-    return revived if str(revived) == described.get("message") or not described.get("message") else None
+    return revived if (said or found.__name__) == described.get("message") else None
+
+
+def _arguments(error: BaseException) -> tuple[object, ...]:
+    """What it can be made from again: its ``args``; those of an OSError lack the file name."""
+    if isinstance(error, OSError) and error.args == (error.errno, error.strerror) and error.filename is not None:
+        return *error.args, error.filename
+    return error.args
+
+
+def _kept(value: object) -> object:
+    return _storable(value)[:2000] if isinstance(value, str) else value
 
 
 def _is_plain(value: object) -> bool:

@@ -83,7 +83,7 @@ class Keeper:
 
     def unknown(self, leg_id: str, run: int, task: str) -> None:
         """This worker does not know the leg's task."""
-        self._jobs.put(lambda: self._park(leg_id, run, task))
+        self._jobs.put(lambda: self.park(leg_id, run, task))
 
     # -- the thread ----------------------------------------------------------------
 
@@ -159,7 +159,8 @@ class Keeper:
         except IntentEnded:
             return
 
-    def _park(self, leg_id: str, run: int, task: str) -> None:
+    def park(self, leg_id: str, run: int, task: str) -> None:
+        """Put a leg aside whose task this process does not know."""
         rt = self._axme.runtime
         record = rt.ledger.leg_record(leg_id, history=False)
         if record is None or record.leg.run != run or record.leg.status is not LegStatus.QUEUED:

@@ -77,6 +77,8 @@ class RunningLeg:
     _positions: int = 0
     #: Steps that raised in this run, not recorded: the task may be retried and do them again.
     _raised: list[tuple[tuple[str, int], int, Exception]] = field(default_factory=list)
+    #: Set once this run is leaving its body: nothing new may begin in it then, not in a ``finally`` either.
+    _left: LegInterrupt | None = None
 
     @property
     def fence(self) -> tuple[str, int]:
@@ -97,12 +99,18 @@ class RunningLeg:
 
     def record_failure(self, key: tuple[str, int], position: int, error: Exception) -> None:
         """Record a step as failed: later runs raise the same again instead of running it."""
-        value = self.rt.codec.encode(describe(error), what="error", limit_bytes=1 << 20, setting="axme_result_bytes")
+        described = describe(error, attributes=True)
+        value = self.rt.codec.encode(described, what="error", limit_bytes=1 << 20, setting="axme_result_bytes")
         checkpoint = Checkpoint(
             leg_id=self.leg.id, name=key[0], nth=key[1], position=position, run=self.leg.run,
             recorded=Recorded.FAILED, value=value,
         )  # fmt: skip
         self.rt.ledger.commit(Change(fence=self.fence, checkpoints=(checkpoint,)))
+
+    def leaves(self, interrupt: LegInterrupt) -> LegInterrupt:
+        """Note that this run leaves its body by this interrupt, which is then raised."""
+        self._left = self._left or interrupt
+        return self._left
 
     def before_new(self, key: tuple[str, int]) -> None:
         """Called before anything happens that no earlier run recorded. Leaves the body if it must not happen here.
@@ -110,15 +118,17 @@ class RunningLeg:
         Raises HandedBack when the worker is stopping, LeaseLost when this run has been replaced, Drifted when
         earlier runs recorded what the code has not asked for: then it is other code than they ran.
         """
+        if self._left is not None:
+            raise self._left
         if self._unasked:
             self._refuse_drift(key)
         if self.rt.stopping():
-            raise HandedBack(f"leg {self.leg.id} goes back to the queue: its worker is stopping")
+            raise self.leaves(HandedBack(f"leg {self.leg.id} goes back to the queue: its worker is stopping"))
         if self.rt.lease_age_seconds() > self.rt.settings.lease_seconds:
             # This process was held up for longer than its lease. Ask before causing any more effects.
             lease = Lease(*self.fence)
             if not self.rt.ledger.running([lease], 1):
-                raise lost(self.leg)
+                raise self.leaves(lost(self.leg))
         while self._raised:
             # The body went on past these: a later run must take the same way.
             self.record_failure(*self._raised.pop(0))
@@ -132,11 +142,12 @@ class RunningLeg:
         if not unasked or self.leg.on_drift == "continue":
             return
         name, nth = min(unasked, key=lambda known: self.journal[known].position)
-        raise Drifted(
+        drifted = Drifted(
             f"the code of {self.leg.task} has changed: it came to {key[0]!r} (call {key[1]}), which no run recorded, "
             f"without asking for {name!r} (call {nth}), which one did. Nothing new was run. Put the old code back and "
             f"`unpark`, or `unpark --accept-drift` to go on with this code"
         )
+        raise self.leaves(drifted)
 
 
 _current: ContextVar[RunningLeg | None] = ContextVar("axme_leg", default=None)

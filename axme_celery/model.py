@@ -188,7 +188,7 @@ class Checkpoint:
     nth: int
     #: Place among all steps and waits of the leg, from 0, in the order first asked for.
     position: int
-    #: The run that recorded it.
+    #: The run that recorded it; 0 when it was brought along from the intent this one repeats.
     run: int
     recorded: Recorded = Recorded.DONE
     #: JSON text: the result, or what went wrong when FAILED.
@@ -206,7 +206,7 @@ class Wait:
     name: str
     nth: int
     position: int
-    #: The run that opened it.
+    #: The run that opened it; 0 when it was brought along, closed, from the intent this one repeats.
     run: int
     kind: WaitKind
     status: WaitStatus = WaitStatus.OPEN

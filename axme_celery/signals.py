@@ -68,9 +68,9 @@ def connect(axme: Axme) -> None:
         if guards and task.app is axme.app:
             axme.runtime.relay.settled(guards)
 
-    def task_revoked(request: Any = None, expired: bool | None = None, **_: Any) -> None:
-        mark = work.own_header(getattr(request, "request_dict", None))
-        if mark is not None and request.app is axme.app:
+    def task_revoked(sender: Any = None, request: Any = None, expired: bool | None = None, **_: Any) -> None:
+        mark = work.own_header(vars(request))
+        if mark is not None and sender.app is axme.app:
             axme.keeper.revoked(mark["intent"], "it expired before it was run" if expired else "its task was revoked")
 
     def task_unknown(sender: Any = None, message: Any = None, name: str = "", id: str = "", **_: Any) -> None:
@@ -90,12 +90,14 @@ def connect(axme: Axme) -> None:
 def install(axme: Axme) -> None:
     """Wrap every registered task, once. Celery's own are left alone."""
     axme.app.finalize()
-    for name, task in list(axme.app.tasks.items()):
-        if not name.startswith("celery.") and not getattr(task, "__axme_wrapped__", False):
-            _wrap(axme, task)
+    for task in list(axme.app.tasks.values()):
+        wrap(axme, task)
 
 
-def _wrap(axme: Axme, task: Task) -> None:
+def wrap(axme: Axme, task: Task) -> None:
+    """Have this task's messages looked at, and carried when they are a leg's. Twice is once; not for Celery's own."""
+    if task.name.startswith("celery.") or getattr(task, "__axme_wrapped__", False):
+        return
     task.run = _as_leg(axme, task, task.run)
     task.Request = _request_class(axme, task.Request)
     task.__axme_wrapped__ = True

@@ -143,10 +143,10 @@ def step(
                     leg.raised(key, position, error)
                 raise
         except StaleChange:
-            raise lost(leg.leg) from None
+            raise leg.leaves(lost(leg.leg)) from None
         except LedgerUnavailable as away:
             # What was done cannot be recorded, so this run ends here; the next one does it again.
-            raise LeaseLost(f"step {recorded_as!r} could not be recorded: {away}") from away
+            raise leg.leaves(LeaseLost(f"step {recorded_as!r} could not be recorded: {away}")) from away
 
     return call
 

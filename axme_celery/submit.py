@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from . import lifecycle
 from .beats import announce, carry_out, occasion
-from .errors import BadInput, IntentEnded, KeyConflict, NotFound, StaleChange
-from .model import Change, DeadLetter, Intent, Leg, LegStatus, Status, Work
+from .errors import BadInput, IntentEnded, KeyConflict, LedgerUnavailable, NotFound, StaleChange
+from .model import Change, Checkpoint, DeadLetter, Intent, Leg, LegStatus, Status, Wait, Work
 from .ports import Runtime
+from .texts import line, text
+
+#: How often a submission in the caller's own transaction is decided anew.
+TRIES_WITHIN = 3
+#: Options of a signature that one life of an intent used up: how often it was retried, when its message was too old.
+_OF_ONE_LIFE = frozenset({"retries", "expires"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +47,11 @@ def submit(rt: Runtime, submissions: Sequence[Submission], connection: Any = Non
     decided: list[tuple[Intent, Change | None]] = []
 
     def decide() -> list[Change]:
-        decided[:] = _decide_all(rt, submissions)
+        decided[:] = _decide_all(rt, submissions, connection)
         return [change for _, change in decided if change is not None]
 
     if connection is not None:
-        changes = rt.ledger.commit(*decide(), connection=connection)
+        changes = _within(rt, decide, connection)
         rt.relay.send_if_committed([d.id for change in changes for d in change.outbox])
     else:
         changes = carry_out(rt, decide)
@@ -53,26 +59,45 @@ def submit(rt: Runtime, submissions: Sequence[Submission], connection: Any = Non
     return [written.get(intent.id, intent) for intent, _ in decided]
 
 
-def _decide_all(rt: Runtime, submissions: Sequence[Submission]) -> list[tuple[Intent, Change | None]]:
+def _within(rt: Runtime, decide: Callable[[], list[Change]], connection: Any) -> tuple[Change, ...]:
+    """Write in the caller's transaction; decide again when another one has just taken a key, as far as this one sees."""
+    for _ in range(TRIES_WITHIN):
+        try:
+            return rt.ledger.commit(*decide(), connection=connection)
+        except StaleChange:
+            continue
+    raise LedgerUnavailable(
+        "another transaction has just submitted under the same key, and yours cannot see it; roll back and try again"
+    )
+
+
+def _decide_all(
+    rt: Runtime, submissions: Sequence[Submission], connection: Any = None
+) -> list[tuple[Intent, Change | None]]:
     on = occasion(rt)
     made: dict[str, Intent] = {}
+    made_legs: dict[str, Intent] = {}
     decided: list[tuple[Intent, Change | None]] = []
     for submission in submissions:
         key = submission.key
-        known = None if key is None else made.get(key) or rt.ledger.intent_by_key(key)
+        known = None if key is None else made.get(key) or rt.ledger.intent_by_key(key, connection)
         if known is not None:
             if known.work_hash != submission.work.work_hash:
                 raise KeyConflict(known.key or "", known.id)
             decided.append((known, None))
             continue
-        namesake = rt.ledger.leg_record(submission.work.leg_id, history=False) if submission.work.named else None
+        leg_id = submission.work.leg_id
+        namesake = made_legs.get(leg_id)
+        if namesake is None and submission.work.named:
+            namesake = rt.ledger.intent_of_leg(leg_id, connection)
         if namesake is not None:
-            if namesake.intent.work_hash != submission.work.work_hash:
-                raise KeyConflict(submission.work.leg_id, namesake.intent.id)
-            decided.append((namesake.intent, None))
+            if namesake.work_hash != submission.work.work_hash:
+                raise KeyConflict(leg_id, namesake.id)
+            decided.append((namesake, None))
             continue
         change = _new(rt, submission, on)
         assert change.intent is not None
+        made_legs[leg_id] = change.intent
         if key is not None:
             made[key] = change.intent
         decided.append((change.intent, change))
@@ -125,6 +150,8 @@ def cancel(rt: Runtime, intent_id: str, *, reason: str, by: str | None) -> Inten
 
     Raises IntentEnded when it has ended already, NotFound when there is none.
     """
+    text(reason, "reason", longest=2000)
+    _who(by)
 
     def decide() -> Sequence[Change]:
         intent = _known(rt, intent_id)
@@ -141,16 +168,28 @@ def replay(rt: Runtime, id: str, *, by: str | None) -> Intent:
     """Start a dead letter (or an intent that failed, timed out or was canceled) again as a new intent.
 
     The new one starts from the finished steps and answered waits of the old one.
-    Raises NotFound, IntentEnded for a completed one, BadInput for one that is still open.
+    Raises NotFound, IntentEnded for a completed one, BadInput for one that is still open or was replayed already.
     """
+    _who(by)
     letter = rt.ledger.dead_letter(id)
+    if letter is not None and letter.kind == "delivery":
+        raise BadInput(
+            f"dead letter {id} is of a delivery that could not be sent ({letter.code}), not of work that could not go on; "
+            f"discard it, or replay its intent {letter.intent_id} by that id if it has failed too"
+        )
     intent = _known(rt, letter.intent_id if letter is not None else id)
     if intent.status is Status.COMPLETED:
         raise IntentEnded(intent.id, intent.status.value, intent.ended_at)
     if not intent.status.is_final:
         raise BadInput(f"intent {intent.id} is still {intent.status.value}; cancel it first, or unpark its leg")
-    letters = [letter] if letter is not None else _open_letters(rt, intent.id)
-    return _repeat(rt, intent, upto="failed", by=by, letters=[x for x in letters if x.state == "OPEN"])
+    letters = [letter] if letter is not None else rt.ledger.dead_letters_of(intent.id)
+    done = next((x for x in letters if x.state == "REPLAYED" and x.replayed_as != intent.id), None)
+    if done is not None:
+        raise BadInput(
+            f"dead letter {done.id} of intent {intent.id} was already replayed by {done.closed_by}, as intent "
+            f"{done.replayed_as}; fork the intent if its work is to be done once more"
+        )
+    return _repeat(rt, intent, before=None, by=by, letters=[x for x in letters if x.state == "OPEN"])
 
 
 def fork(rt: Runtime, intent_id: str, *, before: str, by: str | None) -> Intent:
@@ -159,11 +198,13 @@ def fork(rt: Runtime, intent_id: str, *, before: str, by: str | None) -> Intent:
     before: a step's name, or "name#2" for its second call; also a wait's ("wait_for_human#1").
     Raises NotFound when nothing of that name was recorded.
     """
-    return _repeat(rt, _known(rt, intent_id), upto=before, by=by, letters=[])
+    _who(by)
+    return _repeat(rt, _known(rt, intent_id), before=before, by=by, letters=[])
 
 
 def discard(rt: Runtime, dead_letter_id: str, *, by: str | None) -> None:
     """Close a dead letter without replaying it."""
+    _who(by)
     letter = rt.ledger.dead_letter(dead_letter_id)
     if letter is None:
         raise NotFound("dead letter", dead_letter_id)
@@ -178,6 +219,7 @@ def unpark(rt: Runtime, intent_id: str, *, accept_drift: bool, by: str) -> Inten
 
     Raises BadInput when none of its legs is parked.
     """
+    _who(by)
 
     def decide() -> Sequence[Change]:
         intent = _known(rt, intent_id)
@@ -193,23 +235,18 @@ def unpark(rt: Runtime, intent_id: str, *, accept_drift: bool, by: str) -> Inten
     return _intent_of(carry_out(rt, decide))
 
 
-def _repeat(rt: Runtime, old: Intent, *, upto: str, by: str | None, letters: Sequence[DeadLetter]) -> Intent:
+def _repeat(rt: Runtime, old: Intent, *, before: str | None, by: str | None, letters: Sequence[DeadLetter]) -> Intent:
     leg = rt.ledger.legs(old.id)[0]
     checkpoints, waits = rt.ledger.checkpoints(old.id), rt.ledger.waits(old.id)
-    if upto == "failed":
+    if before is None:
         position = lifecycle.replay_from(checkpoints, waits)
     else:
-        name, _, call = upto.partition("#")
-        nth = int(call) if call.isdigit() else 1
-        places = {(e.name, e.nth): e.position for e in checkpoints} | {(w.name, w.nth): w.position for w in waits}
-        if (name, nth) not in places:
-            known = ", ".join(f"{n}#{k}" for n, k in sorted(places, key=places.__getitem__)) or "nothing"
-            raise NotFound(f"step or wait {upto!r} in intent {old.id} (recorded: {known});", upto)
-        position = places[name, nth]
+        position = _position(old, before, checkpoints, waits)
 
     on = occasion(rt)
     intent_id, leg_id = rt.new_id(), rt.new_id()
-    signature = {**leg.signature, "options": {**leg.signature.get("options", {}), "task_id": leg_id}}
+    options = {k: v for k, v in (leg.signature.get("options") or {}).items() if k not in _OF_ONE_LIFE}
+    signature = {**leg.signature, "options": {**options, "task_id": leg_id}}
     span = None if old.deadline_at is None else old.deadline_at - old.created_at
     intent = replace(
         old,
@@ -234,8 +271,26 @@ def _repeat(rt: Runtime, old: Intent, *, upto: str, by: str | None, letters: Seq
     return change.intent
 
 
+def _position(old: Intent, before: str, checkpoints: Sequence[Checkpoint], waits: Sequence[Wait]) -> int:
+    """Where among the recorded steps and waits "name" or "name#2" is. Raises NotFound."""
+    places = {(e.name, e.nth): e.position for e in checkpoints} | {(w.name, w.nth): w.position for w in waits}
+    name, _, call = before.rpartition("#")
+    # A step's own name may have such an ending too.
+    keys = [(before, 1), *([(name, int(call))] if call.isdecimal() else [])]
+    for key in keys:
+        if key in places:
+            return places[key]
+    recorded = ", ".join(f"{n}#{k}" for n, k in sorted(places, key=places.__getitem__)) or "nothing"
+    raise NotFound("step or wait", f"{before!r} of intent {old.id}", hint=f"recorded there: {recorded}")
+
+
 def _open_letters(rt: Runtime, intent_id: str) -> list[DeadLetter]:
     return [x for x in rt.ledger.dead_letters_of(intent_id) if x.state == "OPEN"]
+
+
+def _who(by: str | None) -> None:
+    if by is not None:
+        line(by, "by")
 
 
 def _known(rt: Runtime, intent_id: str) -> Intent:

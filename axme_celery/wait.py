@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from . import lifecycle
-from .answer import match_early
+from .answer import match_early, tool_job
 from .beats import occasion
 from .durations import Duration, moment, seconds
 from .errors import (
@@ -38,6 +38,7 @@ from .leg import RunningLeg, lost, required, settle
 from .model import Change, Decision, Intent, JsonDict, Leg, Wait, WaitKind, WaitStatus
 from .step import in_step
 from .submit import Submission, child_change
+from .texts import line
 
 #: Human task types and the outcomes a person may choose, the one that says yes first.
 OUTCOMES: dict[str, tuple[str, ...]] = {
@@ -94,16 +95,20 @@ def wait_for_human(
     Raises BadInput for arguments that cannot work, OutsideIntent outside a leg.
     """
     leg = _leg("wait_for_human")
-    if type not in OUTCOMES:
+    if not isinstance(type, str) or type not in OUTCOMES:
         raise BadInput(f"type {type!r} is no human task type; use one of: {', '.join(OUTCOMES)}")
     allowed = _outcomes(outcomes) if outcomes is not None else OUTCOMES[type]
     if on_timeout != "fail" and on_timeout not in allowed:
         raise BadInput(f"on_timeout is {on_timeout!r}; use 'fail' or one of the outcomes: {', '.join(allowed)}")
+    if on_timeout != "fail" and timeout is None:
+        raise BadInput(f"on_timeout is {on_timeout!r}, but there is no timeout; give timeout= as well")
     if isinstance(quorum, bool) or not isinstance(quorum, int) or not 1 <= quorum <= 20:
         raise BadInput(f"quorum is {quorum!r}; it is a number of people from 1 to 20")
     if isinstance(max_reminders, bool) or not isinstance(max_reminders, int) or not 0 <= max_reminders <= 100:
         raise BadInput(f"max_reminders is {max_reminders!r}; it is a number from 0 to 100")
-    if escalate_to is not None and remind_every is None and escalate_after is None:
+    if escalate_after is not None and escalate_to is None:
+        raise BadInput("escalate_after needs somebody: give escalate_to")
+    if escalate_to is not None and escalate_after is None and (remind_every is None or max_reminders == 0):
         raise BadInput("escalate_to needs a moment: give escalate_after, or remind_every, whose last one it follows")
     every = None if remind_every is None else _positive(remind_every, "remind_every")
     request: JsonDict = {
@@ -114,6 +119,8 @@ def wait_for_human(
         "require_comment": require_comment or type in _NEED_COMMENT,
     }
     if context is not None:
+        if not isinstance(context, Mapping):
+            raise BadInput("context must be a dict: what the person needs to see, by name")
         request["context"] = _json(leg, dict(context), "context")
     if form is not None:
         request["form"] = leg.rt.check_schema(form)
@@ -127,7 +134,7 @@ def wait_for_human(
         leg,
         "wait_for_human",
         WaitKind.HUMAN,
-        title=_title(title),
+        title=line(title, "title"),
         to=assignees(to, "to"),
         request=request,
         timeout_after=None if timeout is None else _positive(timeout, "timeout"),
@@ -159,7 +166,7 @@ def wait_for_tool(
     Raises ToolFailed when the tool reports an error, WaitTimedOut when it does not report in time.
     """
     leg = _leg("wait_for_tool")
-    tool, job_id = _name(tool, "tool"), _name(job_id, "job_id")
+    tool, job_id = tool_job(tool, job_id)
     request: JsonDict = {}
     if heartbeat is not None:
         request["heartbeat_seconds"] = _positive(heartbeat, "heartbeat")
@@ -288,7 +295,7 @@ def _wait(
         if isinstance(entry, Wait):
             leg.show_waiting()
             _come_to_rest(leg, lambda on: (entry, None))
-            raise Suspended(f"leg {leg.leg.id} still waits: {entry.title}")
+            raise leg.leaves(Suspended(f"leg {leg.leg.id} still waits: {entry.title}"))
         leg.before_new(key)
         leg.show_waiting()
         wait_id = rt.new_id()
@@ -309,14 +316,14 @@ def _wait(
 
         _come_to_rest(leg, opened)
     except StaleChange:
-        raise lost(leg.leg) from None
+        raise leg.leaves(lost(leg.leg)) from None
     except LedgerUnavailable as away:
-        raise LeaseLost(f"{title!r} could not be waited for: {away}") from away
+        raise leg.leaves(LeaseLost(f"{title!r} could not be waited for: {away}")) from away
     if kind is WaitKind.TOOL:
         # An answer may have come early. Whoever of it and this wait was committed second sees the other.
         assert tool is not None and job_id is not None
         match_early(rt, tool, job_id)
-    raise Suspended(f"leg {leg.leg.id} waits: {title}")
+    raise leg.leaves(Suspended(f"leg {leg.leg.id} waits: {title}"))
 
 
 def _come_to_rest(leg: RunningLeg, opened: Callable[[lifecycle.Occasion], tuple[Wait, Change | None]]) -> None:
@@ -348,25 +355,15 @@ def assignees(to: str | Sequence[str], what: str) -> tuple[str, ...]:
 
 
 def _outcomes(outcomes: Sequence[str]) -> tuple[str, ...]:
-    chosen = tuple(outcomes) if not isinstance(outcomes, str) else (outcomes,)
-    if not 1 <= len(chosen) <= 20 or len(set(chosen)) != len(chosen):
+    chosen = tuple(outcomes) if isinstance(outcomes, list | tuple) else (outcomes,)
+    if not 1 <= len(chosen) <= 20 or not isinstance(outcomes, str | list | tuple):
         raise BadInput(f"outcomes is {outcomes!r}; give 1 to 20 different ones")
     for outcome in chosen:
         if not isinstance(outcome, str) or not _OUTCOME.fullmatch(outcome) or outcome == "fail":
             raise BadInput(f"outcome {outcome!r} is not a lower-case word such as 'approved' (a-z, 0-9, _, at most 64)")
+    if len(set(chosen)) != len(chosen):
+        raise BadInput(f"outcomes is {outcomes!r}; give 1 to 20 different ones")
     return chosen
-
-
-def _title(title: str) -> str:
-    if not isinstance(title, str) or not title.strip() or len(title) > 255 or not title.isprintable():
-        raise BadInput(f"title is {title!r}; it is one printable line of 1 to 255 characters")
-    return title
-
-
-def _name(value: str, what: str) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > 255 or not value.isprintable():
-        raise BadInput(f"{what} is {value!r}; it is printable text of 1 to 255 characters")
-    return value
 
 
 def _positive(duration: Duration, what: str) -> float:

@@ -26,11 +26,12 @@ class Prepared:
         dialect = _dialect(is_sqlite)
         compiled: Any = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
         self.sql = str(compiled)
-        names: Sequence[str] = compiled.positiontup if is_sqlite else list(compiled.binds)
+        binds = {name: bind for bind, name in compiled.bind_names.items()}
+        names: Sequence[str] = compiled.positiontup if is_sqlite else list(binds)
         self._is_sqlite = is_sqlite
-        self._binds = [(name, _to_driver(compiled.binds[name].type, dialect)) for name in names]
+        self._binds = [(name, _to_driver(binds[name].type, dialect)) for name in names]
         #: Values written in the statement itself.
-        self._fixed = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
+        self._fixed = {name: bind.value for name, bind in binds.items() if not bind.required}
         self.results = (
             [_from_driver(column.type, dialect) for column in statement.selected_columns]
             if isinstance(statement, Select)

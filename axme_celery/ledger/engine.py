@@ -69,6 +69,12 @@ class Engines:
                     engine = self._engine = self._create()
         return engine
 
+    @property
+    def driver_error(self) -> type[Exception]:
+        """What the driver raises."""
+        error: type[Exception] = self.durable.dialect.loaded_dbapi.Error
+        return error
+
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """An SQLAlchemy connection for a few statements."""

@@ -1,37 +1,81 @@
-"""The hot path: one checkpoint in one round trip and one commit."""
+"""The hot path: what every leg and every step asks of the ledger, by statements compiled once."""
 
 from __future__ import annotations
 
 import functools
 
-from sqlalchemy import bindparam, literal_column, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import bindparam, select
 
-from ..model import Checkpoint
-from . import tables
-from .driver import Driver, Prepared
-from .rows import to_row
-
-_NAMES = ("leg_id", "name", "nth", "position", "run", "recorded", "value", "at")
+from ..model import Checkpoint, Intent, Leg, LegRecord, Wait, WaitRecord
+from . import statements
+from . import tables as t
+from .driver import Driver
+from .query import Query
+from .rows import columns, to_row
 
 
 def record(driver: Driver, checkpoint: Checkpoint, is_sqlite: bool) -> bool:
-    """True when inserted; False when this run is no longer the running one, or the key is taken."""
-    return driver.run(_guarded_insert(is_sqlite), [to_row(checkpoint)]) == 1
+    """Insert a checkpoint; False when its run is no longer the running one, or its key is taken.
+
+    One round trip and one commit.
+    """
+    return driver.run(statements.insert_checkpoint_of_running(is_sqlite), [to_row(checkpoint)]) == 1
+
+
+def intent(driver: Driver, intent_id: str, is_sqlite: bool) -> Intent | None:
+    """An intent as it is."""
+    return next((found for (found,) in _intent(is_sqlite).read(driver, id=intent_id)), None)
+
+
+def leg_record(driver: Driver, leg_id: str, is_sqlite: bool, *, history: bool) -> LegRecord | None:
+    """A leg with its intent; with ``history`` also what earlier runs recorded, if there can be any."""
+    for found, leg in _leg(is_sqlite).read(driver, id=leg_id):
+        if not history or not (leg.has_history or leg.run > 1):
+            return LegRecord(found, leg)
+        checkpoints = tuple(one for (one,) in _checkpoints(is_sqlite).read(driver, leg_id=leg_id))
+        waits = tuple(one for (one,) in _waits(is_sqlite).read(driver, leg_id=leg_id))
+        return LegRecord(found, leg, checkpoints, waits)
+    return None
+
+
+def wait_record(driver: Driver, wait_id: str, is_sqlite: bool) -> WaitRecord | None:
+    """A wait with its leg and intent."""
+    return next((WaitRecord(*found) for found in _wait(is_sqlite).read(driver, id=wait_id)), None)
 
 
 @functools.cache
-def _guarded_insert(is_sqlite: bool) -> Prepared:
-    """Insert a checkpoint where its run still is the running one."""
-    legs, table = tables.legs, tables.checkpoints
-    values = [bindparam(name, type_=table.c[name].type) for name in _NAMES]
-    guard = select(*values).where(
-        legs.c.id == bindparam("leg_id"),
-        legs.c.run == bindparam("run"),
-        legs.c.status == literal_column("'RUNNING'"),
+def _intent(is_sqlite: bool) -> Query:
+    return Query(select(*columns(Intent)).where(t.intents.c.id == bindparam("id")), (Intent,), is_sqlite)
+
+
+@functools.cache
+def _leg(is_sqlite: bool) -> Query:
+    query = (
+        select(*columns(Intent, "i_"), *columns(Leg, "l_"))
+        .join_from(t.legs, t.intents, t.legs.c.intent_id == t.intents.c.id)
+        .where(t.legs.c.id == bindparam("id"))
     )
-    if is_sqlite:
-        return Prepared(sqlite.insert(table).from_select(_NAMES, guard).on_conflict_do_nothing(), is_sqlite)
-    # FOR UPDATE, because a plain read would pass while the next claim is written but not yet committed.
-    guard = guard.with_for_update()
-    return Prepared(postgresql.insert(table).from_select(_NAMES, guard).on_conflict_do_nothing(), is_sqlite)
+    return Query(query, (Intent, Leg), is_sqlite)
+
+
+@functools.cache
+def _checkpoints(is_sqlite: bool) -> Query:
+    query = select(*columns(Checkpoint)).where(t.checkpoints.c.leg_id == bindparam("leg_id"))
+    return Query(query, (Checkpoint,), is_sqlite)
+
+
+@functools.cache
+def _waits(is_sqlite: bool) -> Query:
+    return Query(select(*columns(Wait)).where(t.waits.c.leg_id == bindparam("leg_id")), (Wait,), is_sqlite)
+
+
+@functools.cache
+def _wait(is_sqlite: bool) -> Query:
+    query = (
+        select(*columns(Intent, "i_"), *columns(Leg, "l_"), *columns(Wait, "w_"))
+        .select_from(t.waits)
+        .join(t.legs, t.legs.c.id == t.waits.c.leg_id)
+        .join(t.intents, t.intents.c.id == t.waits.c.intent_id)
+        .where(t.waits.c.id == bindparam("id"))
+    )
+    return Query(query, (Intent, Leg, Wait), is_sqlite)

@@ -1,72 +1,80 @@
-"""The outbox as the relays use it: claim what is due, then remove, put back or file it."""
+"""The outbox as the relays use it: take what is due, then remove, put back or file it."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, bindparam, delete, or_, select, update
+from sqlalchemy import Connection, bindparam, or_, select
 
 from ..model import DeadLetter, Delivery, DeliveryKind, Leg
 from . import tables as t
+from .driver import Driver
+from .query import Query
 from .rows import columns, to_record, to_row
-from .write import insert_new
+from .write import Sheet
+
+#: Ids in one ``IN``: databases bind only so many values.
+_MANY = 1000
 
 
-def take_due(c: Connection, now: datetime, until: datetime, limit: int, hold_seconds: float) -> list[Delivery]:
-    """Deliveries due by ``until`` that no other relay holds, now held by the caller. In the caller's transaction."""
-    query = (
-        select(*columns(Delivery))
-        .where(t.outbox.c.next_at <= until, or_(t.outbox.c.held_until.is_(None), t.outbox.c.held_until <= now))
-        .order_by(t.outbox.c.next_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    taken = [to_record(Delivery, row) for row in c.execute(query).mappings()]
-    if not taken:
-        return []
-    c.execute(
-        update(t.outbox)
-        .where(t.outbox.c.id.in_([d.id for d in taken]))
-        .values(held_until=until + timedelta(seconds=hold_seconds))
-    )
-    return _with_legs(c, taken)
+def take_due(
+    driver: Driver, now: datetime, until: datetime, limit: int, hold_seconds: float, is_sqlite: bool
+) -> list[Delivery]:
+    """Deliveries due by ``until`` that no other relay holds; in a transaction, at whose commit the caller holds them."""
+    taken: list[Delivery] = [found for (found,) in _due(is_sqlite).read(driver, now=now, until=until, limit=limit)]
+    if taken:
+        sheet, held_until = Sheet(is_sqlite), until + timedelta(seconds=hold_seconds)
+        for delivery in taken:
+            sheet.update(t.outbox, {"held_until": held_until}, {"id": delivery.id})
+        sheet.write(driver)
+    return taken
+
+
+def settle(
+    sent: Sequence[str], failed: Sequence[Delivery], dead: Sequence[tuple[Delivery, DeadLetter]], is_sqlite: bool
+) -> Sheet:
+    """Remove what was sent, put back what failed, file what ran out of tries. Harmless to repeat."""
+    sheet = Sheet(is_sqlite)
+    for delivery_id in sorted([*sent, *(delivery.id for delivery, _ in dead)]):
+        sheet.delete(t.outbox, {"id": delivery_id})
+    for delivery in sorted(failed, key=lambda one: one.id):
+        tried = {"next_at": delivery.next_at, "attempts": delivery.attempts, "last_error": delivery.last_error}
+        sheet.update(t.outbox, {**tried, "held_until": None}, {"id": delivery.id})
+    for _, letter in dead:
+        sheet.insert_new(t.dead_letters, to_row(letter))
+    return sheet
 
 
 def by_ids(c: Connection, delivery_ids: Sequence[str]) -> list[Delivery]:
     """These deliveries, as far as they (still, or already) exist."""
-    rows = c.execute(select(*columns(Delivery)).where(t.outbox.c.id.in_(delivery_ids))).mappings()
-    return _with_legs(c, [to_record(Delivery, row) for row in rows])
+    found: list[Delivery] = []
+    for start in range(0, len(delivery_ids), _MANY):
+        query = select(*columns(Delivery)).where(t.outbox.c.id.in_(delivery_ids[start : start + _MANY]))
+        found += [to_record(Delivery, row) for row in c.execute(query).mappings()]
+    return with_legs(c, found)
 
 
-def settle(
-    c: Connection,
-    sent: Sequence[str],
-    failed: Sequence[Delivery],
-    dead: Sequence[tuple[Delivery, DeadLetter]],
-) -> None:
-    """Remove what was sent, put back what failed, file what ran out of tries."""
-    gone = [*sent, *(delivery.id for delivery, _ in dead)]
-    if gone:
-        c.execute(delete(t.outbox).where(t.outbox.c.id.in_(sorted(gone))))
-    if failed:
-        put_back = update(t.outbox).where(t.outbox.c.id == bindparam("of_id")).values(
-            next_at=bindparam("at"), attempts=bindparam("tries"), last_error=bindparam("why"), held_until=None
-        )  # fmt: skip
-        ordered = sorted(failed, key=lambda d: d.id)
-        c.execute(
-            put_back, [{"of_id": d.id, "at": d.next_at, "tries": d.attempts, "why": d.last_error} for d in ordered]
-        )
-    if dead:
-        c.execute(insert_new(c, t.dead_letters), [to_row(letter) for _, letter in dead])
-
-
-def _with_legs(c: Connection, deliveries: list[Delivery]) -> list[Delivery]:
-
-    wanted = {d.leg_id for d in deliveries if d.leg_id and d.kind in (DeliveryKind.LEG, DeliveryKind.RESULT)}
-    if not wanted:
-        return deliveries
-    rows = c.execute(select(*columns(Leg)).where(t.legs.c.id.in_(wanted))).mappings()
-    legs = {leg.id: leg for leg in (to_record(Leg, row) for row in rows)}
+def with_legs(c: Connection, deliveries: Sequence[Delivery]) -> list[Delivery]:
+    """The same deliveries with the legs they are to publish, as those are now."""
+    wanted = sorted({d.leg_id for d in deliveries if d.leg_id and d.kind in (DeliveryKind.LEG, DeliveryKind.RESULT)})
+    legs: dict[str, Leg] = {}
+    for start in range(0, len(wanted), _MANY):
+        query = select(*columns(Leg)).where(t.legs.c.id.in_(wanted[start : start + _MANY]))
+        legs |= {row["id"]: to_record(Leg, row) for row in c.execute(query).mappings()}
     return [replace(d, leg=legs.get(d.leg_id)) if d.leg_id else d for d in deliveries]
+
+
+@functools.cache
+def _due(is_sqlite: bool) -> Query:
+    c = t.outbox.c
+    query = (
+        select(*columns(Delivery))
+        .where(c.next_at <= bindparam("until"), or_(c.held_until.is_(None), c.held_until <= bindparam("now")))
+        .order_by(c.next_at)
+        .limit(bindparam("limit"))
+        .with_for_update(skip_locked=True)
+    )
+    return Query(query, (Delivery,), is_sqlite)

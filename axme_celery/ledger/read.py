@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, exists, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, literal_column, or_, select, tuple_
 
 from ..model import (
     Checkpoint,
@@ -17,8 +17,6 @@ from ..model import (
     JsonDict,
     Lease,
     Leg,
-    LegRecord,
-    LegStatus,
     Timer,
     Wait,
     WaitRecord,
@@ -26,6 +24,12 @@ from ..model import (
 )
 from . import tables as t
 from .rows import columns, to_record
+
+# Literal, not bound: the small partial indexes are of use only to a plan that knows the value.
+_OPEN: ColumnElement[str] = literal_column("'OPEN'")
+_HUMAN: ColumnElement[str] = literal_column("'HUMAN'")
+_RUNNING: ColumnElement[str] = literal_column("'RUNNING'")
+_QUEUED: ColumnElement[str] = literal_column("'QUEUED'")
 
 
 def _one(connection: Connection, kind: type[Any], query: Select[Any]) -> Any:
@@ -37,13 +41,14 @@ def _all(connection: Connection, kind: type[Any], query: Select[Any]) -> list[An
     return [to_record(kind, row) for row in connection.execute(query).mappings()]
 
 
-def intent(c: Connection, intent_id: str) -> Intent | None:
-    found: Intent | None = _one(c, Intent, select(*columns(Intent)).where(t.intents.c.id == intent_id))
+def intent_by_key(c: Connection, key: str) -> Intent | None:
+    found: Intent | None = _one(c, Intent, select(*columns(Intent)).where(t.intents.c.key == key))
     return found
 
 
-def intent_by_key(c: Connection, key: str) -> Intent | None:
-    found: Intent | None = _one(c, Intent, select(*columns(Intent)).where(t.intents.c.key == key))
+def intent_of_leg(c: Connection, leg_id: str) -> Intent | None:
+    of_leg = select(t.legs.c.intent_id).where(t.legs.c.id == leg_id).scalar_subquery()
+    found: Intent | None = _one(c, Intent, select(*columns(Intent)).where(t.intents.c.id == of_leg))
     return found
 
 
@@ -69,26 +74,6 @@ def intents(c: Connection, filters: JsonDict, after: tuple[datetime, str] | None
         query = query.where(tuple_(t.intents.c.created_at, t.intents.c.id) < tuple_(*after))
     query = query.order_by(t.intents.c.created_at.desc(), t.intents.c.id.desc()).limit(limit)
     return _all(c, Intent, query)
-
-
-_LEG_WITH_INTENT = select(*columns(Intent, "i_"), *columns(Leg, "l_")).join_from(
-    t.legs, t.intents, t.legs.c.intent_id == t.intents.c.id
-)
-
-
-def leg_record(c: Connection, leg_id: str, *, history: bool) -> LegRecord | None:
-    row = c.execute(_LEG_WITH_INTENT.where(t.legs.c.id == leg_id)).mappings().first()
-    if row is None:
-        return None
-    intent_, leg = to_record(Intent, row, "i_"), to_record(Leg, row, "l_")
-    if not history or not (leg.has_history or leg.run > 1):
-        return LegRecord(intent_, leg)
-    return LegRecord(
-        intent_,
-        leg,
-        tuple(_all(c, Checkpoint, select(*columns(Checkpoint)).where(t.checkpoints.c.leg_id == leg_id))),
-        tuple(_all(c, Wait, select(*columns(Wait)).where(t.waits.c.leg_id == leg_id))),
-    )
 
 
 def legs(c: Connection, intent_id: str) -> list[Leg]:
@@ -135,10 +120,6 @@ def _wait_records(c: Connection, query: Select[Any]) -> list[WaitRecord]:
     ]
 
 
-def wait(c: Connection, wait_id: str) -> WaitRecord | None:
-    return next(iter(_wait_records(c, _WAIT_RECORD.where(t.waits.c.id == wait_id))), None)
-
-
 def wait_records(c: Connection, wait_ids: Sequence[str]) -> list[WaitRecord]:
     return _wait_records(c, _WAIT_RECORD.where(t.waits.c.id.in_(wait_ids))) if wait_ids else []
 
@@ -161,7 +142,7 @@ def unmatched_early_answers(c: Connection, limit: int) -> list[EarlyAnswer]:
     open_wait = and_(
         t.waits.c.tool == t.early_answers.c.tool,
         t.waits.c.job_id == t.early_answers.c.job_id,
-        t.waits.c.status == WaitStatus.OPEN.value,
+        t.waits.c.status == _OPEN,
     )
     query = select(*columns(EarlyAnswer)).where(t.early_answers.c.wait_id.is_(None), exists().where(open_wait))
     return _all(c, EarlyAnswer, query.limit(limit))
@@ -174,7 +155,7 @@ def events(c: Connection, intent_id: str, since: int, limit: int) -> list[Event]
 
 def inbox(c: Connection, owners: Sequence[str], after: tuple[datetime, str] | None, limit: int) -> list[Wait]:
     """Open human waits of these owners (of everybody, when empty), oldest first."""
-    query = select(*columns(Wait)).where(t.waits.c.status == WaitStatus.OPEN.value, t.waits.c.kind == "HUMAN")
+    query = select(*columns(Wait)).where(t.waits.c.status == _OPEN, t.waits.c.kind == _HUMAN)
     if owners:
         mine = and_(t.wait_owners.c.wait_id == t.waits.c.id, t.wait_owners.c.owner.in_(list(owners)))
         query = query.where(exists().where(mine))
@@ -210,7 +191,7 @@ def dead_letters_of(c: Connection, intent_id: str) -> list[DeadLetter]:
 def due_waits(c: Connection, until: datetime, limit: int) -> list[Timer]:
     query = (
         select(t.waits.c.id, t.waits.c.due_at)
-        .where(t.waits.c.status == WaitStatus.OPEN.value, t.waits.c.due_at <= until)
+        .where(t.waits.c.status == _OPEN, t.waits.c.due_at <= until)
         .order_by(t.waits.c.due_at)
         .limit(limit)
     )
@@ -228,7 +209,7 @@ def due_intents(c: Connection, until: datetime, limit: int) -> list[Timer]:
 
 
 def running(c: Connection, leases: Sequence[Lease] | None, limit: int) -> list[Lease]:
-    query = select(t.legs.c.id, t.legs.c.run).where(t.legs.c.status == LegStatus.RUNNING.value)
+    query = select(t.legs.c.id, t.legs.c.run).where(t.legs.c.status == _RUNNING)
     if leases is None:
         return [Lease(row.id, row.run) for row in c.execute(query.limit(limit))]
     wanted = {(lease.leg_id, lease.run) for lease in leases}
@@ -244,7 +225,7 @@ def unstarted_legs(c: Connection, until: datetime, limit: int) -> list[Leg]:
     query = (
         select(*columns(Leg))
         .where(
-            t.legs.c.status == LegStatus.QUEUED.value,
+            t.legs.c.status == _QUEUED,
             or_(t.legs.c.due_at.is_(None), t.legs.c.due_at <= until),
             ~exists().where(pending),
         )
@@ -255,12 +236,16 @@ def unstarted_legs(c: Connection, until: datetime, limit: int) -> list[Leg]:
 
 def prunable(c: Connection, ended_before: datetime, limit: int) -> list[Intent]:
     """Intents that ended long ago and still have nothing to send and no open dead letter."""
+    query = select(*columns(Intent)).where(_may_go(ended_before)).order_by(t.intents.c.ended_at).limit(limit)
+    return _all(c, Intent, query)
+
+
+def count_prunable(c: Connection, ended_before: datetime) -> int:
+    """How many ``prunable`` there are."""
+    return int(c.scalar(select(func.count()).select_from(t.intents).where(_may_go(ended_before))) or 0)
+
+
+def _may_go(ended_before: datetime) -> ColumnElement[bool]:
     undelivered = exists().where(t.outbox.c.intent_id == t.intents.c.id)
     open_letter = exists().where(t.dead_letters.c.intent_id == t.intents.c.id, t.dead_letters.c.state == "OPEN")
-    query = (
-        select(*columns(Intent))
-        .where(t.intents.c.ended_at < ended_before, ~undelivered, ~open_letter)
-        .order_by(t.intents.c.ended_at)
-        .limit(limit)
-    )
-    return _all(c, Intent, query)
+    return and_(t.intents.c.ended_at < ended_before, ~undelivered, ~open_letter)

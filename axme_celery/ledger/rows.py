@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -73,6 +73,35 @@ def to_record(kind: type[Record], row: Mapping[Any, Any], prefix: str = "") -> R
         converter = convert.get(name)
         values[name] = converter(value) if converter is not None and value is not None else value
     return kind(**values)
+
+
+def decoder(
+    kind: type[Record], results: Sequence[Callable[[Any], Any] | None], start: int
+) -> Callable[[Sequence[Any]], Record]:
+    """Makes records of one kind from rows as the driver gives them, whose columns of it begin at ``start``.
+
+    results: how each column's value becomes ours, None where it is already.
+    """
+    of_field = _FROM_ROW[kind]
+    parts = [
+        (name, start + place, _composed(result, of_field.get(name)))
+        for place, (name, result) in enumerate(zip(_FIELDS[kind], results, strict=True))
+    ]
+
+    def decode(row: Sequence[Any]) -> Record:
+        values = {}
+        for name, place, convert in parts:
+            value = row[place]
+            values[name] = value if convert is None or value is None else convert(value)
+        return kind(**values)
+
+    return decode
+
+
+def _composed(first: Callable[[Any], Any] | None, then: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    if first is None or then is None:
+        return first or then
+    return lambda value: then(first(value))
 
 
 def columns(kind: type, prefix: str = "") -> list[Any]:

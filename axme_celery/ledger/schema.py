@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Sequence
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     MetaData,
     PrimaryKeyConstraint,
     String,
     Table,
+    bindparam,
     delete,
     insert,
     inspect,
@@ -20,6 +23,7 @@ from sqlalchemy import (
 
 from ..errors import LedgerNotMigrated
 from . import tables as t
+from .driver import Driver, Prepared
 from .engine import Engines
 
 #: The last migration this code knows. It works with a ledger that has it, or later ones: those only add.
@@ -82,16 +86,27 @@ def ledger_id(connection: Connection) -> str:
     return str(found)
 
 
-def delete_intents(connection: Connection, intent_ids: Sequence[str]) -> int:
-    """Delete intents with their legs, checkpoints, waits, events and letters."""
-    ids = sorted(intent_ids)
-    if not ids:
-        return 0
-    legs_of = select(t.legs.c.id).where(t.legs.c.intent_id.in_(ids))
-    waits_of = select(t.waits.c.id).where(t.waits.c.intent_id.in_(ids))
-    connection.execute(delete(t.checkpoints).where(t.checkpoints.c.leg_id.in_(legs_of)))
-    connection.execute(delete(t.wait_owners).where(t.wait_owners.c.wait_id.in_(waits_of)))
-    connection.execute(delete(t.early_answers).where(t.early_answers.c.wait_id.in_(waits_of)))
-    for table in (t.waits, t.legs, t.events, t.tags, t.dead_letters, t.outbox):
-        connection.execute(delete(table).where(table.c.intent_id.in_(ids)))
-    return int(connection.execute(delete(t.intents).where(t.intents.c.id.in_(ids))).rowcount)
+def delete_intents(driver: Driver, intent_ids: Sequence[str], is_sqlite: bool) -> int:
+    """Delete intents with their legs, checkpoints, waits, events and letters. Returns how many there were."""
+    rows = [{"intent_id": intent_id} for intent_id in sorted(intent_ids)]
+    counts = [driver.run(prepared, rows) for prepared in _deletions(is_sqlite)] if rows else [0]
+    return counts[-1]
+
+
+@functools.cache
+def _deletions(is_sqlite: bool) -> tuple[Prepared, ...]:
+    """Statements that delete one intent, itself last."""
+    intent_id: ColumnElement[str] = bindparam("intent_id")
+    legs_of = select(t.legs.c.id).where(t.legs.c.intent_id == intent_id)
+    waits_of = select(t.waits.c.id).where(t.waits.c.intent_id == intent_id)
+    statements = [
+        delete(t.checkpoints).where(t.checkpoints.c.leg_id.in_(legs_of)),
+        delete(t.wait_owners).where(t.wait_owners.c.wait_id.in_(waits_of)),
+        delete(t.early_answers).where(t.early_answers.c.wait_id.in_(waits_of)),
+        *(
+            delete(table).where(table.c.intent_id == intent_id)
+            for table in (t.waits, t.legs, t.events, t.tags, t.dead_letters, t.outbox)
+        ),
+        delete(t.intents).where(t.intents.c.id == intent_id),
+    ]
+    return tuple(Prepared(statement, is_sqlite) for statement in statements)

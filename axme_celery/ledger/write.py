@@ -1,24 +1,47 @@
-"""What one ``Change`` writes, and how to recognise that it was written."""
+"""What changes write: rows sorted by the statement that writes them; and how to recognise that they were written."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
-from sqlalchemy import Connection, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Table, select
 
 from .. import audit
 from ..errors import StaleChange
-from ..model import Change, Checkpoint, Delivery, Event, LegStatus
-from . import tables
+from ..model import Change, Checkpoint, Delivery, Event, Leg
+from . import statements
+from . import tables as t
+from .driver import Prepared, Row
 from .rows import changed, to_row
 
 #: A delivery due within this is sent by the process that committed it; the others are the sweep's.
 OWN_SECONDS = 3.0
 #: How long the sweep leaves the committing process alone with its delivery.
 HOLD_SECONDS = 5.0
+
+
+class Writer(Protocol):
+    """Runs statements: a ``Driver``, or a caller's connection."""
+
+    def run(self, prepared: Prepared, rows: Sequence[Row]) -> int: ...
+    def fetch(self, prepared: Prepared, row: Row) -> Sequence[Any]: ...
+
+
+class CallersConnection:
+    """The connection of a caller, which may have any driver: SQLAlchemy runs the statements there."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def run(self, prepared: Prepared, rows: Sequence[Row]) -> int:
+        # One by one: not every driver can count the rows of many.
+        return sum(self._connection.execute(prepared.statement, dict(row)).rowcount for row in rows)
+
+    def fetch(self, prepared: Prepared, row: Row) -> Sequence[Any]:
+        return self._connection.execute(prepared.statement, dict(row)).all()
 
 
 @dataclass(frozen=True)
@@ -38,164 +61,221 @@ def seal(change: Change, key: bytes | None) -> Sealed:
     return Sealed(change, events)
 
 
-def write(connection: Connection, sealed: Sealed, now: datetime, *, own: bool) -> None:
-    """Write a change, or raise StaleChange: the caller rolls back.
-
-    Locks are taken in one order everywhere (intent, legs, waits), so that two writers never wait for each other.
-    ``own``: this process will send what is due at once.
-    """
-    change = sealed.change
-    _write_intent(connection, change)
-    _write_legs(connection, change)
-    _write_waits(connection, change)
-    if change.fence is not None:
-        hold_run(connection, *change.fence)
-    if sealed.events:
-        connection.execute(insert(tables.events), [to_row(e) for e in sealed.events])
-    if change.checkpoints:
-        connection.execute(insert(tables.checkpoints), [to_row(c) for c in change.checkpoints])
-    if change.outbox:
-        rows = [_outbox_row(d, now, own=own) for d in change.outbox]
-        connection.execute(insert_new(connection, tables.outbox), rows)
-    if change.early:
-        _write_early(connection, change)
-    if change.dead:
-        connection.execute(insert_new(connection, tables.dead_letters), [to_row(d) for d in change.dead])
-    for dead_letter_id, state, replayed_as, closed_by in change.closes:
-        done = connection.execute(
-            update(tables.dead_letters)
-            .where(tables.dead_letters.c.id == dead_letter_id, tables.dead_letters.c.state == "OPEN")
-            .values(state=state, replayed_as=replayed_as, closed_by=closed_by, closed_at=now)
-        )
-        if done.rowcount != 1:
-            raise StaleChange(f"dead letter {dead_letter_id} is no longer open")
+# -- the sheet ------------------------------------------------------------------
 
 
-def landed(connection: Connection, sealed: Sealed) -> bool:
-    """Whether this very change is in the ledger, asked after a COMMIT whose reply was lost."""
-    change = sealed.change
-    if sealed.events:
-        last = sealed.events[-1]
-        found = connection.scalar(
-            select(tables.events.c.hash).where(
-                tables.events.c.intent_id == last.intent_id, tables.events.c.seq == last.seq
-            )
-        )
-        return bool(found == last.hash)
-    for was, leg in change.legs:
-        if was is None or leg.token == was.token:
-            continue
-        token = connection.scalar(select(tables.legs.c.token).where(tables.legs.c.id == leg.id))
-        return bool(token == leg.token)
-    # The rest (heartbeats, resends, early answers) may simply be written again.
-    return False
+@dataclass
+class _Batch:
+    rows: list[Row] = field(default_factory=list)
+    #: Says of each row what no longer holds should it hit nothing; empty where hitting nothing is fine.
+    refusals: list[str] = field(default_factory=list)
 
 
-def hold_run(connection: Connection, leg_id: str, run: int) -> None:
-    """Lock the leg's row while this run still is the running one.
+class Sheet:
+    """The rows of one commit, each statement's together: many changes are few statements."""
 
-    FOR UPDATE, because a plain read would pass while the next claim is written but not yet committed.
-    """
-    held = connection.scalar(
-        select(tables.legs.c.run)
-        .where(tables.legs.c.id == leg_id, tables.legs.c.run == run, tables.legs.c.status == LegStatus.RUNNING.value)
-        .with_for_update()
-    )
-    if held is None:
-        raise StaleChange(f"run {run} of leg {leg_id} is not the running one any more")
+    def __init__(self, is_sqlite: bool) -> None:
+        self._is_sqlite = is_sqlite
+        self._fences: list[tuple[str, int]] = []
+        # In the order in which they are written: intents, legs, waits, the rest. Everybody locks in this order,
+        # and within a table by id, so that two writers never wait for each other.
+        self._batches: dict[Prepared, _Batch] = {}
+
+    def write(self, to: Writer) -> None:
+        """Write everything, or raise StaleChange: the caller rolls back."""
+        for leg_id, run in self._fences:
+            hold_run(to, leg_id, run, self._is_sqlite)
+        for prepared, batch in self._batches.items():
+            done = to.run(prepared, batch.rows)
+            if batch.refusals and done != len(batch.rows):
+                others = f", or of {len(batch.rows) - 1} others the same" if len(batch.rows) > 1 else ""
+                raise StaleChange(batch.refusals[0] + others)
+
+    def fence(self, leg_id: str, run: int) -> None:
+        """Demand that this run still is the running one."""
+        self._fences.append((leg_id, run))
+
+    def insert(self, table: Table, row: Row) -> None:
+        """A row that must be new: else another writer was first."""
+        self._add(statements.insert(table, self._is_sqlite), row)
+
+    def insert_new(self, table: Table, row: Row) -> None:
+        """A row that may be there already."""
+        self._add(statements.insert_new(table, self._is_sqlite), row)
+
+    def update(self, table: Table, values: Row, guards: Row, refusal: str = "") -> None:
+        """Set these columns of the row of which the guards hold; with ``refusal`` there must be one."""
+        prepared = statements.update(table, tuple(values), tuple(guards), self._is_sqlite)
+        row = {f"set_{name}": value for name, value in values.items()}
+        self._add(prepared, row | {f"is_{name}": value for name, value in guards.items()}, refusal)
+
+    def delete(self, table: Table, guards: Row) -> None:
+        """Delete the row of which the guards hold."""
+        prepared = statements.delete(table, tuple(guards), self._is_sqlite)
+        self._add(prepared, {f"is_{name}": value for name, value in guards.items()})
+
+    def _add(self, prepared: Prepared, row: Row, refusal: str = "") -> None:
+        batch = self._batches.setdefault(prepared, _Batch())
+        batch.rows.append(row)
+        if refusal:
+            batch.refusals.append(refusal)
 
 
-def insert_checkpoint(connection: Connection, checkpoint: Checkpoint) -> None:
-    """Insert a checkpoint, or complete the STARTED marker that stands in its place."""
-    statement = _insert(connection, tables.checkpoints)
-    statement = statement.on_conflict_do_update(
-        index_elements=["leg_id", "name", "nth"],
-        set_={"recorded": statement.excluded.recorded, "value": statement.excluded.value, "at": statement.excluded.at},
-        where=tables.checkpoints.c.recorded == "STARTED",
-    )
-    connection.execute(statement, to_row(checkpoint))
+def sheet_of(sealed: Sequence[Sealed], now: datetime, *, own: bool, is_sqlite: bool) -> Sheet:
+    """Everything these changes write. ``own``: this process will send what is due at once."""
+    sheet = Sheet(is_sqlite)
+    changes = sorted((one.change for one in sealed), key=_place)
+    for change in changes:
+        _intent(sheet, change)
+    for change in changes:
+        _legs(sheet, change)
+    for change in changes:
+        _waits(sheet, change)
+    for change in changes:
+        if change.fence is not None:
+            sheet.fence(*change.fence)
+    for event in (event for one in sealed for event in one.events):
+        sheet.insert(t.events, to_row(event))
+    for change in changes:
+        for checkpoint in change.checkpoints:
+            sheet.insert(t.checkpoints, to_row(checkpoint))
+        for delivery in change.outbox:
+            sheet.insert_new(t.outbox, _outbox_row(delivery, now, own=own))
+        _early(sheet, change)
+        _dead(sheet, change, now)
+    return sheet
 
 
-def _write_intent(connection: Connection, change: Change) -> None:
+def _place(change: Change) -> str:
+    if change.intent is not None:
+        return change.intent.id
+    return change.legs[0][1].intent_id if change.legs else ""
+
+
+def _intent(sheet: Sheet, change: Change) -> None:
     intent = change.intent
     if intent is None:
         return
     if change.was is None:
-        connection.execute(insert(tables.intents), to_row(intent))
-        if intent.tags:
-            connection.execute(insert(tables.tags), [{"tag": t, "intent_id": intent.id} for t in intent.tags])
+        sheet.insert(t.intents, to_row(intent))
+        for tag in intent.tags:
+            sheet.insert_new(t.tags, {"tag": tag, "intent_id": intent.id})
         return
-    done = connection.execute(
-        update(tables.intents)
-        .where(tables.intents.c.id == intent.id, tables.intents.c.seq == change.before)
-        .values(changed(change.was, intent))
+    sheet.update(
+        t.intents,
+        changed(change.was, intent),
+        {"id": intent.id, "seq": change.before},
+        f"intent {intent.id} has moved on from seq {change.before}",
     )
-    if done.rowcount != 1:
-        raise StaleChange(f"intent {intent.id} has moved on from seq {change.before}")
 
 
-def _write_legs(connection: Connection, change: Change) -> None:
+def _legs(sheet: Sheet, change: Change) -> None:
     for was, leg in change.legs:
         if was is None:
-            connection.execute(insert(tables.legs), to_row(leg))
+            sheet.insert(t.legs, to_row(leg))
             continue
-        done = connection.execute(
-            update(tables.legs)
-            .where(tables.legs.c.id == leg.id, tables.legs.c.status == was.status.value, tables.legs.c.run == was.run)
-            .values(changed(was, leg))
+        sheet.update(
+            t.legs,
+            changed(was, leg) or {"status": leg.status.value},
+            {"id": leg.id, "status": was.status.value, "run": was.run},
+            f"leg {leg.id} is no longer {was.status.value} at run {was.run}",
         )
-        if done.rowcount != 1:
-            raise StaleChange(f"leg {leg.id} is no longer {was.status.value} at run {was.run}")
 
 
-def _write_waits(connection: Connection, change: Change) -> None:
+def _waits(sheet: Sheet, change: Change) -> None:
     for was, wait in change.waits:
         if was is None:
-            connection.execute(insert(tables.waits), to_row(wait))
+            sheet.insert(t.waits, to_row(wait))
         else:
-            done = connection.execute(
-                update(tables.waits)
-                .where(tables.waits.c.id == wait.id, tables.waits.c.status == was.status.value)
-                .values(changed(was, wait))
+            sheet.update(
+                t.waits,
+                changed(was, wait) or {"status": wait.status.value},
+                {"id": wait.id, "status": was.status.value},
+                f"wait {wait.id} is no longer {was.status.value}",
             )
-            if done.rowcount != 1:
-                raise StaleChange(f"wait {wait.id} is no longer {was.status.value}")
-        added = set(wait.to) - set(was.to if was is not None else ())
-        dropped = set(was.to if was is not None else ()) - set(wait.to)
-        if added:
-            rows = [{"owner": owner, "wait_id": wait.id} for owner in sorted(added)]
-            connection.execute(insert(tables.wait_owners), rows)
-        if dropped:
-            connection.execute(
-                delete(tables.wait_owners).where(
-                    tables.wait_owners.c.wait_id == wait.id, tables.wait_owners.c.owner.in_(dropped)
-                )
-            )
+        before, after = set(was.to if was is not None else ()), set(wait.to)
+        for owner in sorted(after - before):
+            sheet.insert_new(t.wait_owners, {"owner": owner, "wait_id": wait.id})
+        for owner in sorted(before - after):
+            sheet.delete(t.wait_owners, {"owner": owner, "wait_id": wait.id})
 
 
-def _write_early(connection: Connection, change: Change) -> None:
+def _outbox_row(delivery: Delivery, now: datetime, *, own: bool) -> Row:
+    soon = delivery.next_at <= now + timedelta(seconds=OWN_SECONDS)
+    held_until = delivery.next_at + timedelta(seconds=HOLD_SECONDS) if own and soon else None
+    return to_row(delivery) | {"held_until": held_until}
+
+
+def _early(sheet: Sheet, change: Change) -> None:
     for early in change.early:
         if early.wait_id is None:
-            connection.execute(insert_new(connection, tables.early_answers), to_row(early))
+            sheet.insert_new(t.early_answers, to_row(early))
         else:
-            connection.execute(
-                update(tables.early_answers)
-                .where(tables.early_answers.c.tool == early.tool, tables.early_answers.c.job_id == early.job_id)
-                .values(wait_id=early.wait_id)
-            )
+            sheet.update(t.early_answers, {"wait_id": early.wait_id}, {"tool": early.tool, "job_id": early.job_id})
 
 
-def _outbox_row(delivery: Delivery, now: datetime, *, own: bool) -> dict[str, Any]:
-    row = to_row(delivery)
-    soon = delivery.next_at <= now + timedelta(seconds=OWN_SECONDS)
-    row["held_until"] = delivery.next_at + timedelta(seconds=HOLD_SECONDS) if own and soon else None
-    return row
+def _dead(sheet: Sheet, change: Change, now: datetime) -> None:
+    for letter in change.dead:
+        sheet.insert_new(t.dead_letters, to_row(letter))
+    for letter_id, state, replayed_as, closed_by in change.closes:
+        sheet.update(
+            t.dead_letters,
+            {"state": state, "replayed_as": replayed_as, "closed_by": closed_by, "closed_at": now},
+            {"id": letter_id, "state": "OPEN"},
+            f"dead letter {letter_id} is no longer open",
+        )
 
 
-def _insert(connection: Connection, table: Any) -> Any:
-    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+def hold_run(to: Writer, leg_id: str, run: int, is_sqlite: bool) -> None:
+    """Lock the leg's row while this run still is the running one. Raises StaleChange."""
+    if not to.fetch(statements.hold_run(is_sqlite), {"leg_id": leg_id, "run": run}):
+        raise StaleChange(f"run {run} of leg {leg_id} is not the running one any more")
 
 
-def insert_new(connection: Connection, table: Any) -> Any:
-    """An insert that may be repeated: what is there stays."""
-    return _insert(connection, table).on_conflict_do_nothing()
+def put_checkpoint(to: Writer, checkpoint: Checkpoint, is_sqlite: bool) -> None:
+    """Insert a checkpoint, or complete the STARTED marker that stands in its place."""
+    to.run(statements.insert_checkpoint(is_sqlite), [to_row(checkpoint)])
+
+
+# -- a lost reply -----------------------------------------------------------------
+
+
+def proof_of(sealed: Iterable[Sealed]) -> Callable[[Connection], bool]:
+    """How to tell whether these very changes are in the ledger, after a COMMIT whose reply was lost.
+
+    They were one transaction, so the first trace that could be nobody else's stands for all: the hash of an event,
+    a leg's new state, who closed a dead letter. What leaves no such trace (heartbeats, early answers) may simply be
+    written again.
+    """
+    sealed = list(sealed)
+    for one in sealed:
+        if one.events:
+            return _event_is_there(one.events[-1])
+    for change in (one.change for one in sealed):
+        for was, leg in change.legs:
+            if was is None or _identity(leg) != _identity(was):
+                return _leg_is_there(leg)
+        for letter_id, *closed in change.closes:
+            return _letter_is_closed(letter_id, closed)
+    return lambda connection: False
+
+
+def _event_is_there(event: Event) -> Callable[[Connection], bool]:
+    hash_of = select(t.events.c.hash).where(t.events.c.intent_id == event.intent_id, t.events.c.seq == event.seq)
+    return lambda connection: bool(connection.scalar(hash_of) == event.hash)
+
+
+def _leg_is_there(leg: Leg) -> Callable[[Connection], bool]:
+    c = t.legs.c
+    row_of = select(c.status, c.run, c.token, c.attempts, c.resends).where(c.id == leg.id)
+    return lambda connection: tuple(connection.execute(row_of).first() or ()) == _identity(leg)
+
+
+def _identity(leg: Leg) -> tuple[Any, ...]:
+    return leg.status.value, leg.run, leg.token, leg.attempts, leg.resends
+
+
+def _letter_is_closed(letter_id: str, closed: Sequence[str | None]) -> Callable[[Connection], bool]:
+    c = t.dead_letters.c
+    row_of = select(c.state, c.replayed_as, c.closed_by).where(c.id == letter_id)
+    return lambda connection: list(connection.execute(row_of).first() or ()) == list(closed)

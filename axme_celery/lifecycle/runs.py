@@ -58,9 +58,13 @@ def repeat(
 ) -> Change:
     """A new intent that starts from recorded work: journal entries before position ``upto``, or all (None)."""
     change = submit(intent, leg, start_at=None, on=on)
-    kept = tuple(replace(c, leg_id=leg.id) for c in checkpoints if upto is None or c.position < upto)
+    # Run 0: before every run of this leg. An operator who accepts drift in it accepts what came before.
+    kept = tuple(replace(c, leg_id=leg.id, run=0) for c in checkpoints if upto is None or c.position < upto)
     kept_waits = tuple(
-        (None, replace(w, id=on.new_id(), intent_id=intent.id, leg_id=leg.id, tool=None, job_id=None, due_at=None))
+        (
+            None,
+            replace(w, id=on.new_id(), intent_id=intent.id, leg_id=leg.id, run=0, tool=None, job_id=None, due_at=None),
+        )
         for w in waits
         if w.status is not WaitStatus.OPEN and (upto is None or w.position < upto)
     )

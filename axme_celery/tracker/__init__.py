@@ -10,8 +10,7 @@ Two of them keep one port: ``RedisTracker`` (redis.py and the .lua files), and
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from axme_celery.model import Lease, Progress, Timer
 from axme_celery.tracker.clock import Clock
@@ -30,7 +29,6 @@ def open_tracker(
     namespace: str,
     engine_source: Callable[[], Engine],
     clock: Clock | None = None,
-    exclusive: AbstractContextManager[Any] | None = None,
 ) -> RedisTracker | SqlTracker:
     """The tracker of these settings; nothing is connected yet.
 
@@ -38,7 +36,6 @@ def open_tracker(
     namespace:      keeps two ledgers on one Redis apart; not used in SQL, where each ledger has its own tables.
     engine_source:  gives the ledger's engine, this process's own, at each call.
     clock:          replaces the store's own clock; tests move it.
-    exclusive:      the lock around the one connection of an in-memory SQLite ledger.
 
     Raises BadSetting when the URL cannot be a Redis.
     """
@@ -50,4 +47,4 @@ def open_tracker(
 
     from axme_celery.tracker.sql import SqlTracker
 
-    return SqlTracker(engine_source, clock, exclusive)
+    return SqlTracker(engine_source, clock)

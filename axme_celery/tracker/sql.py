@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -34,21 +34,13 @@ class SqlTracker:
     engine_source:  gives this process's engine at each call (the ledger's is fork-safe so).
                     PostgreSQL or SQLite; the tables are those of ``tracker_tables``.
     clock:          replaces the database's clock; tests move it.
-    exclusive:      entered around every use of a SQLite engine. In memory one connection serves all
-                    threads, so there it must be the lock that the ledger takes too.
 
     Every method raises TrackerUnavailable, and nothing else, when the database cannot be reached or refuses.
     """
 
-    def __init__(
-        self,
-        engine_source: Callable[[], Engine],
-        clock: Clock | None = None,
-        exclusive: AbstractContextManager[Any] | None = None,
-    ) -> None:
+    def __init__(self, engine_source: Callable[[], Engine], clock: Clock | None = None) -> None:
         self._engine_source = engine_source
         self._clock = clock
-        self._exclusive = exclusive or nullcontext()
         self._last_listen = _LastListen()
 
     # -- leases --
@@ -200,7 +192,7 @@ class SqlTracker:
                     yield _Session(connection.execution_options(isolation_level="AUTOCOMMIT"), self._clock)
             else:
                 # Not AUTOCOMMIT here: leaving it would undo how the ledger set its connections up to begin.
-                with self._exclusive, engine.begin() as connection:
+                with engine.begin() as connection:
                     yield _Session(connection, self._clock)
         except (SQLAlchemyError, LedgerUnavailable, OSError) as error:
             raise TrackerUnavailable(

@@ -139,7 +139,9 @@ def _calls(lines: Iterable[Line]) -> Iterator[_Call]:
 def _lost(history: History, calls: list[_Call]) -> Iterator[Finding]:
     for call in calls:
         if call.op == "submit" and call.end == "ok" and call.told["intent"] not in history.intents:
-            yield Finding(Rule.LOST, call.told["intent"], f"submit {call.asked['key']} was told ok, and it is not there")
+            yield Finding(
+                Rule.LOST, call.told["intent"], f"submit {call.asked['key']} was told ok, and it is not there"
+            )
     for intent_id, facts in history.intents.items():
         if not facts.intent.status.is_final:
             leg = facts.leg
@@ -185,9 +187,9 @@ def _ends(facts: IntentFacts, told: _Told, calls: list[_Call]) -> Found:
         case Status.FAILED if (intent.error or {}).get("code") != "worker_lost":
             yield Rule.END, f"FAILED: {intent.error}"
     for call in calls:
-        if call.op == "cancel" and call.end == "ok" and call.asked["intent"] == intent.id:
-            if intent.status is not Status.CANCELED:
-                yield Rule.END, f"{intent.status}, and {call.asked['by']} was told that it is canceled"
+        told = call.op == "cancel" and call.end == "ok" and call.asked["intent"] == intent.id
+        if told and intent.status is not Status.CANCELED:
+            yield Rule.END, f"{intent.status}, and {call.asked['by']} was told that it is canceled"
 
 
 def _repeated(facts: IntentFacts, told: _Told, calls: list[_Call]) -> Found:
@@ -197,7 +199,10 @@ def _repeated(facts: IntentFacts, told: _Told, calls: list[_Call]) -> Found:
         for start in starts:
             # Whoever records at run r had its run claimed last: a later run began by reading that record.
             if record is not None and record.recorded is not Recorded.STARTED and start["run"] > record.run:
-                yield Rule.REPEATED, f"{_name(key)} was recorded by run {record.run} and started again by {start['run']}"
+                yield (
+                    Rule.REPEATED,
+                    f"{_name(key)} was recorded by run {record.run} and started again by {start['run']}",
+                )
         tries = Counter((s["run"], s["attempt"]) for s in starts)
         for (run, attempt), count in tries.items():
             if count > 1:
@@ -283,7 +288,12 @@ def _too_early(facts: IntentFacts, told: _Told, calls: list[_Call]) -> Found:
         if wait.timeout_at is None:
             continue
         due = wait.kind is WaitKind.TIME or wait.status is WaitStatus.EXPIRED
-        if due and wait.closed_at is not None and wait.closed_at < wait.timeout_at and wait.status != WaitStatus.CANCELED:
+        if (
+            due
+            and wait.closed_at is not None
+            and wait.closed_at < wait.timeout_at
+            and wait.status != WaitStatus.CANCELED
+        ):
             yield Rule.TOO_EARLY, f"{wait.name} closed at {wait.closed_at}, it was due at {wait.timeout_at}"
         if wait.kind is WaitKind.TIME:
             for line in told.waited.get((wait.name, wait.nth), ()):
@@ -307,8 +317,11 @@ def _history(facts: IntentFacts, told: _Told, calls: list[_Call]) -> Found:
             yield Rule.HISTORY, f"event {number}, {event.type}: {status} -> {event.status}; the table says {expected}"
         status = event.status
     if status != facts.intent.status or len(facts.events) != facts.intent.seq:
-        yield Rule.HISTORY, (
-            f"the events end {status} at {len(facts.events)}, the intent is {facts.intent.status} at {facts.intent.seq}"
+        yield (
+            Rule.HISTORY,
+            (
+                f"the events end {status} at {len(facts.events)}, the intent is {facts.intent.status} at {facts.intent.seq}"
+            ),
         )
 
 

@@ -174,7 +174,9 @@ class WallClock:
         source = Path(__file__).with_name("wallshift.c")
         command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(self._library), str(source), "-ldl"]
         made = subprocess.run(command, capture_output=True, text=True)
-        return None if made.returncode == 0 else f"no worker's wall clock can be moved here: {how}. {made.stderr[-300:]}"
+        return (
+            None if made.returncode == 0 else f"no worker's wall clock can be moved here: {how}. {made.stderr[-300:]}"
+        )
 
 
 class Cluster:

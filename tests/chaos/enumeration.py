@@ -19,13 +19,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from . import injector, witness
+from . import injector, stalls, witness
 from .checker import Finding, Rule, check, coverage, extra_executions
 from .facts import History, collect
 from .injector import KILLED, MODES, Control, Fault
 from .life import Life, Stuck, Variant
+from .reference import POISON_ATTEMPTS
 from .world import REQUEUE_SECONDS, World
 
 KINDS = ("reference", "family", "poison")
@@ -84,6 +84,8 @@ class Outcome:
     #: How long the intent took, by its own clock.
     passed_seconds: float = 0.0
     swept: dict[str, int] = field(default_factory=dict)
+    #: Times that the last process went into the ledger to commit: where it can be held up.
+    commits: int = 0
     places: list[str] = field(default_factory=list)
     reached: Counter[str] = field(default_factory=Counter)
     #: The history file's text, kept when something was found.
@@ -115,17 +117,19 @@ class Lane:
             if code == 0:
                 break
             if code != KILLED:
-                outcome.findings.append(f"process {process} ended with {code}: {self._errors.read_text()[-3000:]}")
+                outcome.findings.append(f"process {process} ended with {code}: {self._errors.read_text()[-1500:]}")
                 break
             outcome.kills += 1
         else:
-            outcome.findings.append(str(Finding(Rule.LOST, "", f"{MOST_PROCESSES} processes died and it has not ended")))
+            outcome.findings.append(
+                str(Finding(Rule.LOST, "", f"{MOST_PROCESSES} processes died and it has not ended"))
+            )
         outcome.points, outcome.hit, outcome.places = self.control.count, self.control.hit, self.control.places()
         if self._verdict.exists():
             said = json.loads(self._verdict.read_text())
             outcome.findings += said["findings"]
             outcome.extra, outcome.passed_seconds = said["extra"], said["passed_seconds"]
-            outcome.swept, outcome.reached = said["swept"], Counter(said["reached"])
+            outcome.swept, outcome.reached, outcome.commits = said["swept"], Counter(said["reached"]), said["commits"]
         if outcome.findings:
             outcome.history = self.world.history.read_text() if self.world.history.exists() else ""
         return outcome
@@ -152,19 +156,21 @@ class Lane:
         injector.watch(self.control)
         life = Life(self.world, case.kind, case.variant)
         if case.stall is not None and first:
-            from .stalls import stall
-
-            stall(self, case)
+            stalls.hold_up(self.world, case)
         trouble = []
         try:
             life.live()
         except Stuck as stuck:
             trouble.append(Finding(Rule.LOST, "", str(stuck)))
         injector.watch(None)
-        passed_seconds = self.world.clock.passed_seconds
+        passed_seconds, commits = self.world.clock.passed_seconds, self.world.axme.runtime.ledger.commits
         if not trouble:
             life.tidy()
-        faults = self.control.hit + (case.stall is not None) + (_own_kills(case) if case.kind == "poison" else 0)
+        faults = self.control.hit
+        if case.stall is not None:
+            faults += 2 if case.stall[0] == stalls.CLAIMED else 1
+        if case.kind == "poison":
+            faults += POISON_ATTEMPTS  # it kills each of its runs by itself
         history = History(
             lines=witness.read(self.world.history),
             intents=collect(self.world.axme, celery=True),
@@ -180,6 +186,7 @@ class Lane:
                     "passed_seconds": passed_seconds,
                     "swept": life.swept,
                     "reached": coverage(history),
+                    "commits": commits,
                 }
             )
         )
@@ -206,13 +213,6 @@ class Lane:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _own_kills(case: Case) -> int:
-    """A poison leg kills each of its runs by itself."""
-    from .reference import POISON_ATTEMPTS
-
-    return POISON_ATTEMPTS
-
-
 def _late(case: Case, swept: dict[str, int], passed_seconds: float) -> list[Finding]:
     """The safety nets are for what was hit: they may not carry what was not."""
     found = []
@@ -223,7 +223,9 @@ def _late(case: Case, swept: dict[str, int], passed_seconds: float) -> list[Find
     # A message may be lost only where the broker had handed it out, acknowledged, to a process that was killed.
     lossy = not case.variant.acks_late and (any(f.mode.kills for f in case.faults) or case.kind == "poison")
     if swept.get("resent") and not lossy:
-        found.append(Finding(Rule.LATE, "", f"it was published again after {REQUEUE_SECONDS} s, and no message was lost"))
+        found.append(
+            Finding(Rule.LATE, "", f"it was published again after {REQUEUE_SECONDS} s, and no message was lost")
+        )
     return found
 
 
@@ -247,6 +249,16 @@ def first_faults(lane: Lane, kind: str, variant: Variant, seed: int) -> tuple[Ou
         Case(kind, lane.ledger, (Fault(at, mode),), variant, seed) for at in range(1, calm.points + 1) for mode in MODES
     ]
     return calm, cases
+
+
+def stall_cases(lane: Lane, kind: str, variant: Variant, seed: int) -> list[Case]:
+    """A case for each way into the ledger, and for how far the others get meanwhile."""
+    calm = lane.run(Case(kind, lane.ledger, variant=variant, seed=seed))
+    return [
+        Case(kind, lane.ledger, variant=variant, seed=seed, stall=(how, at))
+        for at in range(1, calm.commits + 1)
+        for how in stalls.HOWS
+    ]
 
 
 def random_cases(ledger: str, points: dict[str, int], rng: random.Random) -> Iterator[Case]:
@@ -331,6 +343,4 @@ def places_hit(figures: Figures) -> str:
     return "\n".join(f"  {count:6}  {place}" for place, count in sorted(figures.places.items()))
 
 
-__all__ = ["Case", "Figures", "Lane", "Outcome", "every_point", "first_faults", "random_cases"]
-
-Any
+__all__ = ["Case", "Figures", "Lane", "Outcome", "every_point", "first_faults", "random_cases", "stall_cases"]

@@ -1,8 +1,8 @@
 """Crash points, from outside: every commit and every publish of this process is counted, and any can be hit.
 
-Nothing of the package takes part. What is wrapped is SQLAlchemy's commit, the drivers' own execute where a statement
-commits by itself (the hot path and the SQL tracker run so), and kombu's publish. The count is kept in shared memory,
-so that it runs on through all processes of one trial.
+Nothing of the package takes part. What is wrapped are the database drivers, where they commit (in whatever words, also
+where a statement commits by itself), and kombu's publish. A commit that changes nothing is no point. The count is kept
+in shared memory, so that it runs on through all processes of one trial.
 
 At a point a fault may be:
 
@@ -28,8 +28,8 @@ from typing import Any
 import psycopg
 from kombu.exceptions import OperationalError as BrokerError
 from kombu.messaging import Producer
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine, event
-from sqlalchemy.engine.default import DefaultDialect
 
 KILLED = 137
 
@@ -142,7 +142,9 @@ def _place() -> str:
         frame = frame.f_back  # type: ignore[assignment]
     stores = ("ledger", "tracker")
     parts = [next((f"{m}.{f}" for m, f in found if m.startswith("tracker") and not f.startswith("_")), "")]
-    parts.append(next((f"{m}.{f}" for m, f in found if not m.startswith((*stores, "beats")) and f != "decide"), "the test"))
+    parts.append(
+        next((f"{m}.{f}" for m, f in found if not m.startswith((*stores, "beats")) and f != "decide"), "the test")
+    )
     return " ".join(part for part in parts if part)
 
 
@@ -156,78 +158,121 @@ def _install() -> None:
     if _installed:
         return
     _installed = True
-    commit, publish, execute = DefaultDialect.do_commit, Producer.publish, psycopg.Connection.execute
-
-    def do_commit(self: DefaultDialect, connection: Any) -> None:
-        _at_point("commit", lambda: commit(self, connection), lambda: _broken(connection))
+    publish, commit = Producer.publish, psycopg.Connection.commit
+    execute, execute_many = psycopg.Cursor.execute, psycopg.Cursor.executemany
 
     def watched_publish(self: Producer, *args: Any, **kwargs: Any) -> Any:
         return _at_point(
             "publish", lambda: publish(self, *args, **kwargs), lambda: BrokerError("connection reset (injected)")
         )
 
-    def watched_execute(self: psycopg.Connection[Any], query: Any, *args: Any, **kwargs: Any) -> Any:
-        if not (self.autocommit and _writes(query)):
-            return execute(self, query, *args, **kwargs)
-        return _at_point("autocommit", lambda: execute(self, query, *args, **kwargs), lambda: _broken(self))
+    def watched_commit(self: Any) -> None:
+        _Postgres(self).ends(lambda: commit(self))
 
-    DefaultDialect.do_commit = do_commit  # type: ignore[method-assign]
+    def watched_execute(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        return _Postgres(self.connection).runs(query, lambda: execute(self, query, *args, **kwargs), self)
+
+    def watched_execute_many(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        return _Postgres(self.connection).runs(query, lambda: execute_many(self, query, *args, **kwargs), self)
+
     Producer.publish = watched_publish
-    psycopg.Connection.execute = watched_execute  # type: ignore[method-assign]
+    psycopg.Connection.commit = watched_commit  # type: ignore[method-assign]
+    psycopg.Cursor.execute = watched_execute  # type: ignore[method-assign]
+    psycopg.Cursor.executemany = watched_execute_many  # type: ignore[method-assign]
     event.listen(Engine, "do_connect", _connect_watched)
-    event.listen(Engine, "before_cursor_execute", _before_statement)
-    event.listen(Engine, "after_cursor_execute", _after_statement)
+
+
+class _Database:
+    """What a connection does, as far as it concerns us: it runs a statement, or ends a transaction."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+    in_transaction: bool
+    #: Whether this transaction has changed anything.
+    wrote: bool
+
+    def runs(self, query: object, act: Callable[[], Any], cursor: Any) -> Any:
+        """A statement: "COMMIT", or one that commits by itself, is a point."""
+        verb = str(query).lstrip()[:6].upper()
+        if verb == "COMMIT":
+            return self.ends(act)
+        writes = verb in ("INSERT", "UPDATE", "DELETE", "WITH F")
+        if writes and not self.in_transaction:
+            return _at_point("autocommit", act, self.broken)
+        done = act()
+        if writes and cursor.rowcount != 0:
+            self.wrote = True
+        return done
+
+    def ends(self, act: Callable[[], Any]) -> Any:
+        """A commit. Of nothing, it is no point."""
+        if not self.wrote:
+            return act()
+        self.wrote = False
+        return _at_point("commit", act, self.broken)
+
+    def broken(self) -> Exception:
+        """Really break the connection; what its driver says to whoever uses it."""
+        raise NotImplementedError
+
+
+class _Postgres(_Database):
+    @property
+    def in_transaction(self) -> bool:  # type: ignore[override]
+        # Without autocommit the driver begins one before the statement.
+        return not self.connection.autocommit or self.connection.info.transaction_status != TransactionStatus.IDLE
+
+    @property
+    def wrote(self) -> bool:  # type: ignore[override]
+        return getattr(self.connection, "chaos_wrote", False)
+
+    @wrote.setter
+    def wrote(self, wrote: bool) -> None:
+        self.connection.chaos_wrote = wrote
+
+    def broken(self) -> Exception:
+        self.connection.close()
+        return psycopg.OperationalError("server closed the connection unexpectedly (injected)")
+
+
+class _Sqlite(_Database):
+    in_transaction = property(lambda self: self.connection.in_transaction)  # type: ignore[assignment]
+    wrote = property(  # type: ignore[assignment]
+        lambda self: self.connection.wrote, lambda self, wrote: setattr(self.connection, "wrote", wrote)
+    )
+
+    def broken(self) -> Exception:
+        self.connection.close()
+        return sqlite3.ProgrammingError("Cannot operate on a closed database.")
 
 
 class WatchedSqlite(sqlite3.Connection):
-    """What SQLite's driver gives out here. The hot path executes on the connection, SQLAlchemy on cursors."""
+    """What SQLite's driver gives out here: its classes are C, and cannot be patched."""
 
-    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
-        def act() -> sqlite3.Cursor:
-            return sqlite3.Connection.execute(self, sql, *parameters)
+    wrote = False
 
-        if self.in_transaction or not _writes(sql):
-            return act()
-        return _at_point("autocommit", act, lambda: _broken(self))  # type: ignore[no-any-return]
+    def cursor(self, factory: Any = None) -> Any:
+        return super().cursor(factory or WatchedCursor)
+
+    def execute(self, sql: str, *parameters: Any) -> Any:
+        return self.cursor().execute(sql, *parameters)
+
+    def executemany(self, sql: str, *parameters: Any) -> Any:
+        return self.cursor().executemany(sql, *parameters)
+
+    def commit(self) -> None:
+        _Sqlite(self).ends(super().commit)
+
+
+class WatchedCursor(sqlite3.Cursor):
+    def execute(self, sql: str, *parameters: Any) -> Any:
+        return _Sqlite(self.connection).runs(sql, lambda: sqlite3.Cursor.execute(self, sql, *parameters), self)
+
+    def executemany(self, sql: str, *parameters: Any) -> Any:
+        return _Sqlite(self.connection).runs(sql, lambda: sqlite3.Cursor.executemany(self, sql, *parameters), self)
 
 
 def _connect_watched(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:
     if dialect.name == "sqlite":
         options.setdefault("factory", WatchedSqlite)
-
-
-def _before_statement(
-    connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
-) -> None:
-    """SQLAlchemy's statements that commit by themselves: PostgreSQL in AUTOCOMMIT."""
-    if _control is None or not getattr(cursor.connection, "autocommit", False) or not _writes(statement):
-        return
-    if connection.dialect.name != "postgresql":
-        return
-    mode = _control.reach("autocommit")
-    if mode is Mode.BEFORE:
-        os._exit(KILLED)
-    if mode is Mode.REFUSED:
-        raise _broken(cursor.connection)
-    context.chaos_mode = mode
-
-
-def _after_statement(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-    mode = getattr(context, "chaos_mode", None)
-    if mode is Mode.AFTER:
-        os._exit(KILLED)
-    if mode is Mode.UNKNOWN:
-        raise _broken(cursor.connection)
-
-
-def _writes(statement: object) -> bool:
-    return isinstance(statement, str) and statement.lstrip()[:6].upper() in ("INSERT", "UPDATE", "DELETE", "WITH F")
-
-
-def _broken(connection: Any) -> Exception:
-    """Really break the connection, and what its driver says to whoever uses it."""
-    connection = getattr(connection, "dbapi_connection", connection)  # not the pool's stand-in for it
-    connection.close()
-    if isinstance(connection, sqlite3.Connection):
-        return sqlite3.ProgrammingError("Cannot operate on a closed database.")
-    return psycopg.OperationalError("server closed the connection unexpectedly (injected)")

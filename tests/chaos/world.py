@@ -8,26 +8,26 @@ it moves when the trial says so, so a lease of 15 seconds lapses at once.
 from __future__ import annotations
 
 import mmap
-import os
 import shutil
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 from celery import Celery
-from sqlalchemy import delete, func, select
+from sqlalchemy import Engine, delete, func, select
 
-from axme_celery import Axme, extension
-from axme_celery.deliver import send_all
+from axme_celery import Axme, extension, ledger, relay
 from axme_celery.ledger import SqlLedger, schema, tables
 from axme_celery.ledger.engine import Engines
-from axme_celery.model import Change, Delivery
+from axme_celery.model import Change
 from axme_celery.ports import Runtime
-from axme_celery.relay import HORIZON_SECONDS
+from axme_celery.relay import RelayThread
 from axme_celery.signals import install
 from axme_celery.tracker import open_tracker
 
@@ -66,37 +66,44 @@ class Clock:
         return int(now) + by
 
 
-class CalledRelay:
-    """The relay thread's work, done when it is called for: where a thread's turn comes is then no accident.
+class _NothingToDo(Exception):
+    pass
 
-    With ``eager_relay`` it is called as soon as there is something to send, else when the process has nothing else to do.
+
+class _NeverWaits(threading.Condition):
+    def wait(self, timeout: float | None = None) -> bool:
+        raise _NothingToDo
+
+
+class CalledRelay(RelayThread):
+    """The relay thread's own work, done when it is called for: where a thread's turn comes is then no accident.
+
+    With ``eager_relay`` it is called as soon as there is something to do, else when the process has nothing else to do.
     """
 
-    def __init__(self, axme: ChaosAxme) -> None:
+    def __init__(self, axme: ChaosAxme, senders: Any) -> None:
         self._axme = axme
-        self._waiting: list[Delivery] = []
-        self._settled: list[str] = []
-
-    def send(self, deliveries: Sequence[Delivery]) -> None:
-        until = self._axme.clock() + timedelta(seconds=HORIZON_SECONDS)
-        self._waiting += [d for d in deliveries if d.next_at <= until]
-        if self._axme.eager_relay:
-            self.work()
-
-    def settled(self, delivery_ids: Sequence[str]) -> None:
-        self._settled += delivery_ids
+        super().__init__(lambda: axme.runtime, senders)
 
     def work(self) -> bool:
-        """Send what is due, remove what is settled. True when there was something."""
-        now, ledger = self._axme.clock(), self._axme.runtime.ledger
-        due = [d for d in self._waiting if d.next_at <= now]
-        self._waiting = [d for d in self._waiting if d.next_at > now]
-        settled, self._settled = self._settled, []
-        if settled:
-            ledger.outbox_settle(settled)
-        if due:
-            send_all(self._axme.runtime, self._axme.senders, due)
-        return bool(due or settled)
+        """What the thread does until it waits. True when it did something."""
+        self._worked = False
+        try:
+            self._run()
+        except _NothingToDo:
+            return self._worked
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._changed = _NeverWaits()
+
+    def _wake(self) -> None:
+        if self._axme.eager_relay and not self._busy:
+            self.work()
+
+    def _work(self, *what: Any) -> None:
+        self._worked = True
+        super()._work(*what)
 
 
 class PausableLedger:
@@ -110,13 +117,21 @@ class PausableLedger:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ledger, name)
 
-    def commit(self, *changes: Change, connection: Any = None) -> None:
+    def commit(self, *changes: Change, connection: Any = None) -> tuple[Change, ...]:
         self._held(changes)
-        self._ledger.commit(*changes, connection=connection)
+        return self._ledger.commit(*changes, connection=connection)
 
     def transaction(self, checkpoint: Callable[[Any], Any], fence: tuple[str, int]) -> Any:
         self._held(())
-        return self._ledger.transaction(checkpoint, fence)
+
+        def held_after(connection: Any) -> Any:
+            made = checkpoint(connection)
+            if not self._ledger.engines.is_sqlite:
+                # On SQLite whoever is held up here holds up all writers: nobody can overtake it.
+                self._held(())
+            return made
+
+        return self._ledger.transaction(held_after, fence)
 
     def _held(self, changes: Sequence[Change]) -> None:
         self.commits += 1
@@ -131,6 +146,7 @@ class ChaosAxme(Axme):
         self.clock = clock
         self.eager_relay = False
         self._engines: Engines | None = None
+        self._engine: Engine | None = None
 
     def forget(self) -> None:
         """Be as new, but for the engines: they have no connections and know how every statement is compiled.
@@ -139,25 +155,28 @@ class ChaosAxme(Axme):
         """
         if self._runtime is not None:
             self._engines = self._runtime.ledger.engines  # type: ignore[attr-defined]
-            for engine in self._engines._made.values():
-                engine.dispose()
+            self._engine = self._engines.durable
+            self._engine.dispose()
         self._runtime = None
 
     def _wire(self) -> Runtime:
-        with mock.patch.multiple(
-            extension, SqlLedger=self._ledger, open_tracker=self._tracker, RelayThread=lambda *_: CalledRelay(self)
+        with (
+            mock.patch.object(ledger, "SqlLedger", self._ledger),
+            mock.patch.object(extension, "open_tracker", self._tracker),
+            mock.patch.object(extension, "RelayThread", lambda _, senders: CalledRelay(self, senders)),
         ):
             return replace(super()._wire(), sleep=self.clock.advance)
 
     def _ledger(self, url: str, **options: Any) -> PausableLedger:
-        ledger = SqlLedger(url, clock=self.clock, **options)
+        made = SqlLedger(url, clock=self.clock, **options)
         if self._engines is not None:
-            self._engines._pid = os.getpid()
-            ledger.engines = self._engines
-        return PausableLedger(ledger)
+            # A fork leaves the parent's engine alone, as it must; but this one has no connections.
+            self._engines._engine = self._engine
+            made.engines = self._engines
+        return PausableLedger(made)
 
-    def _tracker(self, *arguments: Any) -> Any:
-        return open_tracker(*arguments, clock=self.clock)
+    def _tracker(self, *arguments: Any, **options: Any) -> Any:
+        return open_tracker(*arguments, **options, clock=self.clock)
 
 
 class World:
@@ -170,6 +189,8 @@ class World:
             (folder / part).mkdir(parents=True, exist_ok=True)
         self.history = folder / "history.jsonl"
         self.clock = Clock()
+        # The relay waits by the monotonic clock for what is due by the ledger's.
+        relay.time = SimpleNamespace(monotonic=lambda: self.clock.passed_seconds)  # type: ignore[attr-defined]
         self.app = Celery("chaos", broker="filesystem://", backend=f"file://{folder}/results", set_as_current=False)
         broker = f"{folder}/broker"
         self.app.conf.update(
@@ -192,9 +213,8 @@ class World:
         """Create the tables. In a child: this opens connections."""
         ledger = SqlLedger(self.ledger_url)
         with ledger.engines.connect() as connection, connection.begin():
-            tables.metadata.create_all(connection)
+            schema.create(connection)
             reference.bookings.create(connection)
-            schema.stamp(connection)
         ledger.close()
         if self.is_sqlite:
             shutil.copy(self._database, self._pristine)

@@ -44,7 +44,7 @@ def open_one(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callabl
     namespace = uuid.uuid4().hex
 
     def opens(clock: Callable[[], datetime] | None = None) -> Tracker:
-        tracker = open_tracker(redis_url, namespace, lambda: engines.durable, clock, engines.exclusive)
+        tracker = open_tracker(redis_url, namespace, lambda: engines.durable, clock)
         opened.append(tracker)
         return tracker
 

@@ -1,0 +1,115 @@
+"""The project a verb works on: its Celery app, its ``Axme``, and who is at the keyboard."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import os
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..errors import AxmeError
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from ..extension import Axme
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+#: How long a verb that has done its work waits for its messages to leave.
+DRAIN_SECONDS = 3.0
+
+
+class Project:
+    """The project named by ``-A``; loaded at its first use, so that ``demo`` and ``--help`` need none."""
+
+    def __init__(self, name: str | None, folder: str | None) -> None:
+        self._name = name
+        if folder is not None:
+            os.chdir(folder)
+
+    @functools.cached_property
+    def app(self) -> Celery:
+        """The Celery app. Raises UsageError when there is none of that name."""
+        if self._name is None:
+            raise click.UsageError("which project? Say it with -A proj (as for the celery command), or in AXME_APP")
+        from celery.app.utils import find_app
+
+        try:
+            found: Celery = find_app(self._name)
+        except AxmeError:
+            raise
+        except Exception as error:
+            module = self._name.partition(":")[0]
+            missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+            if not missing:
+                # It is the project's own code that failed: its author needs to see where.
+                traceback.print_exc()
+            raise click.UsageError(f"cannot load the app {self._name!r}: {error or type(error).__name__}") from None
+        return found
+
+
+def axme_of(ctx: click.Context) -> Axme:
+    """The ``Axme`` of the project. Raises UsageError when its app has none."""
+    app = ctx.obj.app
+    axme: Axme | None = getattr(app, "axme", None)
+    if axme is None:
+        raise click.UsageError(
+            f"the app {app.main or 'of this project'!r} has no Axme; name the project with -A, "
+            f"and put axme = Axme(app) beside its Celery app"
+        )
+    return axme
+
+
+def with_axme(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a verb the project's Axme, and send what the verb committed before the process ends."""
+
+    @click.pass_context
+    @functools.wraps(verb)
+    def called(ctx: click.Context, /, *args: Any, **kwargs: Any) -> Any:
+        axme = axme_of(ctx)
+        try:
+            return verb(axme, *args, **kwargs)
+        finally:
+            if not axme.drain(DRAIN_SECONDS):
+                click.echo("note: the broker did not take everything yet; the next sweep sends the rest", err=True)
+            axme.close()
+
+    return called
+
+
+def by_option(verb: Verb) -> Verb:
+    """``--by``: who does this; it is kept in the history."""
+    option = click.option(
+        "--by",
+        envvar="AXME_ACTOR",
+        default=login_name,
+        show_default="AXME_ACTOR, else your login name",
+        metavar="NAME",
+        help="Who does this; kept in the history.",
+    )
+    return option(verb)
+
+
+def login_name() -> str:
+    """The name of the user of this process. Raises UsageError where it has none (a container's bare uid)."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        raise click.UsageError("this user has no name; say who you are with --by NAME, or in AXME_ACTOR") from None
+
+
+def json_option(verb: Verb) -> Verb:
+    """``--json``: one JSON document instead of words; moments are ISO 8601."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document; times are ISO 8601.")(verb)
+
+
+def limit_option(default: int) -> Callable[[Verb], Verb]:
+    """``--limit``: how many at most."""
+    return click.option(
+        "--limit", type=click.IntRange(min=1), default=default, show_default=True, help="How many at most."
+    )

@@ -1,0 +1,140 @@
+"""``show``: everything about one intent."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import documents
+from .output import ago, print_facts, print_heading, print_json, print_table, shortened, status_of, text_of
+from .output import as_json as plain
+from .project import json_option, limit_option, with_axme
+
+if TYPE_CHECKING:
+    from ..extension import Axme
+    from ..handle import IntentHandle
+    from ..model import Checkpoint, Event, Leg, Progress, Wait
+
+#: Values longer than this are cut in the tables; --json has them whole.
+LONGEST = 200
+
+
+@click.command(short_help="Show one intent: facts, legs, steps, waits, history.")
+@click.argument("intent_id", metavar="ID")
+@limit_option(100)
+@json_option
+@with_axme
+def show(axme: Axme, intent_id: str, limit: int, as_json: bool) -> None:
+    """Show intent ID: its facts, legs, steps, waits (open ones first) and history.
+
+    --limit is for steps and history, of which the last so many are shown; --json has all of them.
+    """
+    intent = axme.intent(intent_id)
+    legs, steps, waits, events = intent.legs(), intent.steps(), _open_first(intent.waits()), intent.events()
+    progress = intent.progress()
+    if as_json:
+        codec = axme.runtime.codec
+        print_json(
+            {
+                **documents.intent(intent, whole=True),
+                "legs": [documents.leg(one, progress.get(one.id)) for one in legs],
+                "steps": [documents.step(one, codec) for one in steps],
+                "waits": [{**documents.record(one), "data": documents.stored(one.data, codec)} for one in waits],
+                "events": [documents.record(one) for one in events],
+            }
+        )
+        return
+    now = axme.runtime.ledger.now(fresh=True)
+    print_facts(_facts(intent, now))
+    print_heading("LEGS")
+    print_table(
+        ("LEG", "TASK", "STATUS", "RUN", "ATTEMPTS", "WORKER", "PROGRESS"), (_leg(x, progress) for x in legs), "none"
+    )
+    for leg in legs:
+        if leg.parked:
+            click.echo(f"parked: {text_of(leg.parked)}")
+    print_heading(_count("STEPS", steps, limit))
+    print_table(("STEP", "NTH", "RUN", "RECORDED", "BYTES", "AT"), (_step(x) for x in steps[-limit:]), "none recorded")
+    print_heading("WAITS")
+    print_table(
+        ("WAIT", "STATUS", "FOR", "TITLE", "OPENED", "UNTIL", "REMINDED", "ANSWER"), (_wait(x) for x in waits), "none"
+    )
+    print_heading(_count("HISTORY", events, limit))
+    print_table(("SEQ", "AT", "EVENT", "BY", "DETAILS"), (_event(x) for x in events[-limit:]), "none")
+
+
+def _facts(intent: IntentHandle, now: datetime) -> list[tuple[str, object]]:
+    document = documents.intent(intent, whole=True)
+    return [
+        ("intent", intent.id),
+        ("type", intent.type),
+        ("status", status_of(intent.status, intent.waiting_reason)),
+        ("key", intent.key),
+        ("tags", ", ".join(intent.tags) or None),
+        ("requester", intent.requester),
+        ("correlation id", intent.correlation_id),
+        ("replay of", intent.replay_of),
+        ("submitted", f"{_at(intent.created_at)}, {ago(intent.created_at, now)} ago"),
+        ("deadline", _at(intent.deadline_at)),
+        ("ended", _at(intent.ended_at)),
+        ("payload", _json(document["payload"])),
+        ("result", _json(document["result"]) if intent.status == "COMPLETED" else None),
+        ("error", f"{intent.error.get('message')} [{intent.error.get('code')}]" if intent.error else None),
+        ("page", intent.url),
+    ]
+
+
+def _open_first(waits: list[Wait]) -> list[Wait]:
+    return sorted(waits, key=lambda wait: wait.status != "OPEN")
+
+
+def _leg(leg: Leg, progress: dict[str, Progress]) -> tuple[object, ...]:
+    said = progress.get(leg.id)
+    how_far = None
+    if said is not None:
+        total = "" if said.total is None else f"/{said.total:g}"
+        how_far = f"{said.done:g}{total}" + (f" {said.note}" if said.note else "")
+    return leg.id, leg.task, leg.status, leg.run, f"{leg.attempts}/{leg.max_attempts}", leg.worker, how_far
+
+
+def _step(step: Checkpoint) -> tuple[object, ...]:
+    return step.name, step.nth, step.run, step.recorded, len(step.value.encode()), step.at
+
+
+def _wait(wait: Wait) -> tuple[object, ...]:
+    who = ", ".join(wait.to) or (f"{wait.tool} {wait.job_id}" if wait.tool else wait.kind.lower())
+    answer = wait.outcome
+    if answer and wait.answered_by:
+        answer += f" by {wait.answered_by}"
+    if wait.comment:
+        answer = f"{answer}: {shortened(wait.comment, 60)}"
+    if wait.votes and wait.status == "OPEN":
+        answer = f"{len(wait.votes)} of {wait.request.get('quorum', 1)} votes"
+    return wait.id, wait.status, who, wait.title, wait.opened_at, wait.timeout_at, wait.reminders or None, answer
+
+
+def _event(event: Event) -> tuple[object, ...]:
+    status = status_of(event.status, event.waiting_reason)
+    details = " ".join(f"{name}={_json(value)}" for name, value in event.details.items())
+    return (
+        event.seq,
+        event.at,
+        f"{event.type.removeprefix('intent.')} ({status})",
+        event.actor,
+        shortened(details, LONGEST),
+    )
+
+
+def _count(name: str, things: list[Any], limit: int) -> str:
+    return f"{name} ({len(things)})" if len(things) <= limit else f"{name} (the last {limit} of {len(things)})"
+
+
+def _at(moment: datetime | None) -> str | None:
+    return None if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}Z"
+
+
+def _json(value: Any) -> str:
+    return value if isinstance(value, str) else shortened(json.dumps(value, default=plain, ensure_ascii=False), LONGEST)

@@ -1,0 +1,28 @@
+"""Queries for whole records, compiled once and run by the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import Select
+
+from .driver import Driver, Prepared
+from .rows import columns, decoder
+
+
+class Query:
+    """A query for whole records, of one kind or of several side by side."""
+
+    def __init__(self, query: Select[Any], kinds: tuple[type, ...], is_sqlite: bool) -> None:
+        self._prepared = Prepared(query, is_sqlite)
+        self._decoders: list[Callable[[Sequence[Any]], Any]] = []
+        start = 0
+        for kind in kinds:
+            width = len(columns(kind))
+            self._decoders.append(decoder(kind, self._prepared.results[start : start + width], start))
+            start += width
+
+    def read(self, driver: Driver, **given: Any) -> list[tuple[Any, ...]]:
+        """One tuple for each row, with a record of each kind."""
+        return [tuple(decode(row) for decode in self._decoders) for row in driver.fetch(self._prepared, given)]

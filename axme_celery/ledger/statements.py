@@ -1,0 +1,87 @@
+"""The statements that write, each built and compiled once."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from sqlalchemy import Table, bindparam, select
+from sqlalchemy import delete as delete_from
+from sqlalchemy import update as update_of
+from sqlalchemy.dialects import postgresql, sqlite
+
+from . import tables as t
+from .driver import Prepared
+
+
+@functools.cache
+def insert(table: Table, is_sqlite: bool) -> Prepared:
+    """Insert whole rows."""
+    return Prepared(_insert(table, is_sqlite), is_sqlite)
+
+
+@functools.cache
+def insert_new(table: Table, is_sqlite: bool) -> Prepared:
+    """Insert whole rows, again without harm: what is there stays."""
+    return Prepared(_insert(table, is_sqlite).on_conflict_do_nothing(), is_sqlite)
+
+
+@functools.cache
+def update(table: Table, columns: tuple[str, ...], guards: tuple[str, ...], is_sqlite: bool) -> Prepared:
+    """Set columns where others still are as given. Rows say ``set_<column>`` and ``is_<column>``."""
+    statement = (
+        update_of(table)
+        .where(*(table.c[name] == bindparam(f"is_{name}") for name in guards))
+        .values({name: bindparam(f"set_{name}") for name in columns})
+    )
+    return Prepared(statement, is_sqlite)
+
+
+@functools.cache
+def delete(table: Table, guards: tuple[str, ...], is_sqlite: bool) -> Prepared:
+    """Delete where columns are as given, as ``is_<column>``."""
+    return Prepared(delete_from(table).where(*(table.c[name] == bindparam(f"is_{name}") for name in guards)), is_sqlite)
+
+
+@functools.cache
+def hold_run(is_sqlite: bool) -> Prepared:
+    """Find and lock a leg's row while ``run`` still is the running one.
+
+    FOR UPDATE, because a plain read would pass while the next claim is written but not yet committed.
+    """
+    statement = (
+        select(t.legs.c.run)
+        .where(t.legs.c.id == bindparam("leg_id"), t.legs.c.run == bindparam("run"), t.legs.c.status == "RUNNING")
+        .with_for_update()
+    )
+    return Prepared(statement, is_sqlite)
+
+
+@functools.cache
+def insert_checkpoint(is_sqlite: bool) -> Prepared:
+    """Insert a checkpoint, or complete the STARTED marker that stands in its place."""
+    statement = _insert(t.checkpoints, is_sqlite)
+    completed = {name: statement.excluded[name] for name in ("recorded", "value", "at")}
+    statement = statement.on_conflict_do_update(
+        index_elements=["leg_id", "name", "nth"], set_=completed, where=t.checkpoints.c.recorded == "STARTED"
+    )
+    return Prepared(statement, is_sqlite)
+
+
+@functools.cache
+def insert_checkpoint_of_running(is_sqlite: bool) -> Prepared:
+    """Insert a checkpoint where its run still is the running one and its key is free. One statement: the hot path."""
+    legs, table = t.legs, t.checkpoints
+    names = [column.name for column in table.c]
+    guard = select(*(bindparam(name, type_=table.c[name].type) for name in names)).where(
+        legs.c.id == bindparam("leg_id"), legs.c.run == bindparam("run"), legs.c.status == "RUNNING"
+    )
+    if not is_sqlite:
+        guard = guard.with_for_update()
+    statement = (sqlite if is_sqlite else postgresql).insert(table)
+    return Prepared(statement.from_select(names, guard).on_conflict_do_nothing(), is_sqlite)
+
+
+def _insert(table: Table, is_sqlite: bool) -> Any:
+    statement: Any = (sqlite if is_sqlite else postgresql).insert(table)
+    return statement.values({column.name: bindparam(column.name) for column in table.c})
