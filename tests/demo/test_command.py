@@ -8,14 +8,14 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from axme_celery.demo.command import demo
+from axme_celery.cli import main
 
 
 @pytest.fixture
 def command(monkeypatch, tmp_path):
     """Run the command in this process, temporary folders below tmp_path."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return lambda *options: CliRunner().invoke(demo, options)
+    return lambda *options: CliRunner().invoke(main, ["demo", *options])
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,12 @@ from axme_celery import Axme
 
 #: Several times what a run takes on a quiet machine with two cores.
 RUN_SECONDS = 150
-DEMO = [sys.executable, "-m", "axme_celery.demo"]
+DEMO = [sys.executable, "-c", "from axme_celery.cli import main; main()", "demo"]
 
-pytestmark = pytest.mark.timeout(2 * RUN_SECONDS)
+#: For a command that is not run in the folder of this package.
+ANY_FOLDER = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+pytestmark = [pytest.mark.timeout(2 * RUN_SECONDS), pytest.mark.slow]
 
 
 def run(*options: str, **more) -> subprocess.CompletedProcess[str]:
@@ -135,30 +138,25 @@ def test_a_ledger_in_which_something_is_under_way_is_refused(tmp_path):
 
     intent = Axme(app).submit(theirs.s())
 
-    done = run("--broker", "filesystem", "--ledger", ledger)
+    done = run("--broker", "filesystem", "--ledger", ledger, env={**os.environ, "TMPDIR": str(tmp_path)})
 
-    assert done.returncode == 1
+    assert done.returncode == 1 and list(tmp_path.glob("axme-demo-*")) == []
     assert intent.id in done.stderr and "a database of its own" in done.stderr
     assert intent.refresh().status == "SUBMITTED"
     app.axme.cancel(intent.id, "the test is over")
 
 
-def test_a_second_process_answers_with_one_variable(terminal, tmp_path):
-    """Whoever has the home's name can take part."""
-    screen = terminal()
-    screen.read_until(r"Publish\? \[y/n\]")
-    program = (
-        "from axme_celery.demo.app import axme\n"
-        "[intent] = axme.intents(status='WAITING')\n"
-        "axme.answer(intent.id, 'approved', by='ana', comment='looks right', data={})"
+def test_it_runs_on_redis_and_postgresql_with_two_options(postgres_url, redis_url, tmp_path):
+    """On an empty database, which it migrates, and on a Redis that others use, too."""
+    home = tmp_path / "home"
+
+    done = run("--redis", redis_url, "--ledger", postgres_url, "--home", str(home))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert Counter(line["page"] for line in witnessed(home) if line["what"] == "wrote") == dict.fromkeys(
+        range(1, 51), 1
     )
-    environment = {**os.environ, "AXME_DEMO_HOME": str(tmp_path / "home")}
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, env=environment)
-
-    said = screen.rest()
-
-    assert screen.process.returncode == 0, said
-    assert "approved by ana: looks right" in said
+    assert not (home / "axme.db").exists() and list((home / "broker").iterdir()) == []
 
 
 class Terminal:
@@ -230,6 +228,23 @@ def test_a_no_publishes_nothing_and_the_proof_holds_all_the_same(terminal, tmp_p
     assert screen.process.returncode == 0, said
     assert "rejected" in said and "numbers look odd" in said
     assert list((tmp_path / "home" / "published").iterdir()) == []
+
+
+def test_the_command_it_shows_answers_from_a_second_shell(terminal, tmp_path):
+    """Copied as it is printed."""
+    screen = terminal()
+    command = screen.read_until(r"(?m)^ *(AXME_DEMO_HOME=.*)$")[1]
+
+    answered = subprocess.run(
+        command, check=False, shell=True, capture_output=True, text=True, timeout=60, env=ANY_FOLDER, cwd=tmp_path
+    )
+
+    assert answered.returncode == 0, answered.stdout + answered.stderr
+    said = screen.rest()
+    assert screen.process.returncode == 0, said
+    assert "approved by ana: looks right" in said
+    [summary] = (tmp_path / "home" / "published").glob("summary-*.md")
+    assert summary.read_text().startswith("# Signed off in a second shell\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
