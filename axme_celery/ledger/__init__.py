@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
 
 from ..errors import StaleChange
 from ..model import (
@@ -118,12 +119,14 @@ class SqlLedger:
         """Call with a connection inside a transaction, and commit its SQL together with the checkpoint returned.
 
         The run is checked and locked at the end, just before the commit, so that a long call blocks nobody.
+        Raises what the call raises, but LedgerUnavailable when the database went away in its middle.
         Not tried again on its own account: what the caller's function did besides SQL is not ours to repeat.
         """
         recorded: Checkpoint | None = None
-        committing = False
+        began = committing = False
         try:
             with self._access.transaction() as connection:
+                began = True
                 recorded = checkpoint(connection)
                 to = CallersConnection(connection)
                 hold_run(to, *fence, self._is_sqlite)
@@ -131,15 +134,15 @@ class SqlLedger:
                 committing = True
                 connection.commit()
             return recorded
-        except DBAPIError as error:
-            if not committing or recorded is None:
+        except (DBAPIError, NoFreeConnection) as error:
+            if began and recorded is None and not trouble.is_gone(error):
                 # The caller's own SQL failed: that error is the caller's to see.
                 raise
-            if trouble.is_transient(error):
+            if committing and recorded is not None and trouble.is_transient(error):
                 found = self.checkpoint(recorded.leg_id, recorded.name, recorded.nth)
                 if found is not None and found.run == recorded.run and found.value == recorded.value:
                     return found
-            raise trouble.told(error, unknown=trouble.is_transient(error)) from error
+            raise trouble.told(error, unknown=committing and trouble.is_transient(error)) from error
 
     def outbox_due(self, until: datetime, limit: int, hold_seconds: float) -> list[Delivery]:
         """Deliveries due by then, now hidden from other relays for ``hold_seconds``."""
