@@ -204,7 +204,7 @@ def _fitting(rt: Runtime, wait: Wait, outcome: str, comment: str | None, data: A
     form = wait.request.get("form")
     # The form is what saying yes asks for; a no needs no filled-in form.
     if form is not None and (data is not None or outcome == allowed[0]):
-        rt.check_form(form, data)
+        rt.check_form(form, {} if data is None else data)
     if data is None:
         return None
     return rt.codec.encode(
