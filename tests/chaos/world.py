@@ -25,7 +25,7 @@ from sqlalchemy import Engine, delete, func, select
 from axme_celery import Axme, extension, ledger, relay
 from axme_celery.ledger import SqlLedger, schema, tables
 from axme_celery.ledger.engine import Engines
-from axme_celery.model import Change
+from axme_celery.model import Change, Fence
 from axme_celery.ports import Runtime
 from axme_celery.relay import RelayThread
 from axme_celery.signals import install
@@ -121,7 +121,7 @@ class PausableLedger:
         self._held(changes)
         return self._ledger.commit(*changes, connection=connection)
 
-    def transaction(self, checkpoint: Callable[[Any], Any], fence: tuple[str, int]) -> Any:
+    def transaction(self, checkpoint: Callable[[Any], Any], fence: Fence) -> Any:
         self._held(())
 
         def held_after(connection: Any) -> Any:

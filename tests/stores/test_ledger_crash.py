@@ -9,9 +9,10 @@ import pytest
 from celery import Celery
 from sqlalchemy import Engine, text
 
-from axme_celery import Axme, step
+from axme_celery import Axme, step, wait_for_time
 from axme_celery.ledger import migrate
-from axme_celery.model import Status
+from axme_celery.leg import claim, required
+from axme_celery.model import LegStatus, Status
 from axme_celery.testing import Stage
 from tests.servers import PrivatePostgres
 
@@ -131,3 +132,103 @@ def test_a_transaction_step_whose_record_cannot_be_written_any_more_is_run_again
 
     assert intent.refresh().status is Status.COMPLETED
     assert orders(stage.engine) == ["tea"]
+
+
+# -- a claim that the database did not keep ------------------------------------------
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def any_stage(axme: Axme, postgres: PrivatePostgres, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """A stage on either database."""
+    url = "sqlite://"
+    if request.param == "postgres":
+        url = postgres.create_database()
+        migrate.upgrade(url)
+    with Stage(axme.app, ledger_url=url) as stage:
+        with stage.engine.begin() as connection:
+            connection.execute(text("CREATE TABLE orders (item text)"))
+        yield stage
+
+
+def claimed_anew(stage: Stage, leg_id: str) -> None:
+    """The database forgot the claim of the first run in a crash (a claim does not wait for the disk), and another
+    worker has claimed that same run since."""
+    with stage.engine.begin() as connection:
+        connection.execute(text("UPDATE axme_legs SET status = 'QUEUED', attempts = 0, token = ''"))
+    claim(stage.axme.runtime, leg_id, 1)
+
+
+def test_of_two_workers_with_one_run_only_the_later_may_record_a_step(any_stage, axme):
+    """The database forgot the claim of the first: it is a zombie, though its run has the right number."""
+    went_on = []
+
+    @step
+    def first():
+        claimed_anew(any_stage, required("a test").leg.id)
+        return 1
+
+    @axme.task
+    def work():
+        went_on.append(first())
+
+    intent = any_stage.submit(work.s())
+
+    assert went_on == []
+    assert intent.steps() == []
+
+
+def test_of_two_workers_with_one_run_only_the_later_may_commit_a_transaction_step(any_stage, axme):
+    """The zombie's own SQL is rolled back with its record."""
+    orders_step = step(transaction=True, name="order")
+
+    def order(connection):
+        connection.execute(text("INSERT INTO orders VALUES ('tea')"))
+
+    @axme.task
+    def work():
+        claimed_anew(any_stage, required("a test").leg.id)
+        orders_step(order)()
+
+    intent = any_stage.submit(work.s())
+
+    assert intent.steps() == []
+    assert orders(any_stage.engine) == []
+
+
+@pytest.mark.parametrize("how", ["end", "fail", "wait"])
+def test_of_two_workers_with_one_run_only_the_later_may_end_it(any_stage, axme, how):
+    """Neither result, failure nor wait of the zombie is taken."""
+
+    @axme.task
+    def work():
+        claimed_anew(any_stage, required("a test").leg.id)
+        if how == "fail":
+            raise ValueError("the zombie's")
+        if how == "wait":
+            wait_for_time("1h")
+        return "the zombie's"
+
+    intent = any_stage.submit(work.s())
+
+    assert intent.status is Status.IN_PROGRESS
+    assert [leg.status for leg in intent.legs()] == [LegStatus.RUNNING]
+    assert intent.waits() == []
+
+
+def test_an_at_most_once_step_is_not_started_by_a_worker_whose_claim_was_forgotten(any_stage, axme):
+    """Its mark is refused before it begins."""
+    started = []
+
+    @step(at_most_once=True)
+    def charge():
+        started.append(True)
+
+    @axme.task
+    def work():
+        claimed_anew(any_stage, required("a test").leg.id)
+        charge()
+
+    intent = any_stage.submit(work.s())
+
+    assert started == []
+    assert intent.steps() == []
