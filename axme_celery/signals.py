@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import random
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,16 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from . import leg, work
-from .errors import AxmeError, Drifted, HandedBack, LeaseLost, LegInterrupt, OutsideIntent, Suspended
+from .errors import (
+    AxmeError,
+    Drifted,
+    HandedBack,
+    LeaseLost,
+    LedgerUnavailable,
+    LegInterrupt,
+    OutsideIntent,
+    Suspended,
+)
 from .leg import NotToBeHad, RetryAsked, RunningLeg
 
 if TYPE_CHECKING:
@@ -34,6 +44,8 @@ log = logging.getLogger(__name__)
 
 #: How long a pool child that ends waits for its last deliveries.
 CHILD_EXIT_SECONDS = 2.0
+#: A message that came while the ledger was away comes again after so long.
+PUT_BACK_SECONDS = (1.0, 5.0)
 #: AsyncResult's state while a leg waits.
 WAITING = "WAITING"
 
@@ -116,16 +128,34 @@ def _as_leg(axme: Axme, task: Task, run: Callable[..., Any]) -> Callable[..., An
     def carried(*args: Any, **kwargs: Any) -> Any:
         request = task.request
         mark = request.get(work.HEADER)
-        if mark is None:
-            if isinstance(task, LegTask) and _came_as_message(request):
+        if mark is None and not (isinstance(task, LegTask) and _came_as_message(request)):
+            return run(*args, **kwargs)
+        try:
+            if mark is None:
                 mark = _adopt(axme, task, request)
-            else:
-                return run(*args, **kwargs)
-        if mark.get("finish"):
-            return _finish(axme, request.id, mark["run"])
-        return _carry(axme, task, request, mark["run"], lambda: run(*args, **kwargs))
+            if mark.get("finish"):
+                return _finish(axme, request.id, mark["run"])
+            return _carry(axme, task, request, mark["run"], lambda: run(*args, **kwargs))
+        except LedgerUnavailable as away:
+            # Nothing was begun. Left to Celery this would be the task's failure, and that of its whole chain.
+            log.warning("leg %s is put back: %s", request.id, away, extra={"leg": request.id})
+            _put_back(task, request, mark)
+            raise Ignore from None
 
     return carried
+
+
+def _put_back(task: Task, request: Context, mark: dict[str, Any] | None) -> None:
+    """Send this message again for a little later. Best effort: a leg whose message is lost is sent by the sweep."""
+    try:
+        again = task.signature_from_request(request, countdown=random.uniform(*PUT_BACK_SECONDS))
+        options = dict(again.options)
+        if mark is not None:
+            options["headers"] = {**(options.get("headers") or {}), work.HEADER: mark}
+        # Celery's own: ours would make another intent of it.
+        Task.apply_async(task, again.args, again.kwargs, **options)
+    except Exception as error:
+        log.warning("leg %s was not put back, the sweep will send it: %s", request.id, error)
 
 
 def _carry(axme: Axme, task: Task, request: Context, run: int, call: Callable[[], Any]) -> Any:
