@@ -43,6 +43,11 @@ soak: $(VENV)/.test ## hours of load with workers, brokers and databases failing
 bench: $(VENV)/.bench ## the benchmarks, written to docs/benchmarks.md
 	$(BIN)/python -m tests.bench $(ARGS)
 
+.PHONY: docs
+docs: $(VENV)/.test ## the parts of the pages that are written from the code
+	$(BIN)/python -m tests.docs.draw_lifecycle
+	$(BIN)/python -m tests.docs.write_reference
+
 # -- what keeps the house in order --
 
 .PHONY: lint

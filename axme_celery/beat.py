@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery, signals
 
 from . import answer
-from .errors import ToolFailed
+from .config import Settings
+from .errors import BadSetting, ToolFailed
 from .sweep import sweep
 
 if TYPE_CHECKING:
@@ -34,23 +35,27 @@ def register(axme: Axme, app: Celery) -> None:
         ask_tool(axme, wait_id)
 
     def schedule(sender: Any = None, **_: Any) -> None:
-        add_entry(app)
+        add_entry(axme, app)
 
     def beat_init(sender: Any = None, **_: Any) -> None:
-        # The project may have replaced its whole schedule since.
-        if sender.app is app and ENTRY not in sender.scheduler.schedule:
-            sender.scheduler.update_from_dict({ENTRY: add_entry(app)})
+        # The project may have replaced its whole schedule since, or set another tick.
+        if sender.app is app:
+            sender.scheduler.update_from_dict({ENTRY: add_entry(axme, app)})
 
     signals.beat_init.connect(beat_init, weak=False, dispatch_uid=f"axme-{id(axme)}-beat_init")
     if app.configured:
-        add_entry(app)
+        add_entry(axme, app)
     else:
         app.on_after_configure.connect(schedule, weak=False)
 
 
-def add_entry(app: Celery) -> dict[str, Any]:
+def add_entry(axme: Axme, app: Celery) -> dict[str, Any]:
     """Put the sweep on the beat schedule, beside whatever is there; returns its entry."""
-    tick = float(app.conf.get("axme_tick_seconds", None) or 1.0)
+    try:
+        tick = axme.read_settings().tick_seconds
+    except BadSetting:
+        # Whoever uses the settings is told of it; an app must not fail to load for its beat's sake.
+        tick = Settings.tick_seconds
     # Sweeps that could not run while workers were down are of no use afterwards: the first one does it all.
     entry: dict[str, Any] = {"task": SWEEP_TASK, "schedule": tick, "options": {"expires": max(10 * tick, 10.0)}}
     app.conf.beat_schedule = {**(app.conf.beat_schedule or {}), ENTRY: entry}

@@ -188,7 +188,7 @@ class Settings:
         doc="Seconds a worker may be silent before its legs are given to another. Renewed at a third of this; "
         "must be longer than a tick.")
     max_attempts: int = _setting(
-        5, _count(1, 1000, "attempts"), doc="Runs of a leg that may fail or die before it is a dead letter.")
+        5, _count(1, 1000, "attempts"), doc="Runs of a leg that may die with their worker before it is a dead letter.")
     requeue_seconds: float = _setting(
         600.0, _lasts(0.1),
         doc="Seconds after which a published leg that nobody started is published again; doubles up to eight times that.")
@@ -200,9 +200,10 @@ class Settings:
         1048576, _count(1, 2**28, "bytes"), doc="Largest result of a step, leg or tool, in bytes of JSON.")
     secret_key: str | None = _setting(
         None, _optional(_text), secret=True,
-        doc="Signs links and sessions: at least 32 random characters. The web app needs it.")
+        doc="Keys the audit chain, so that whoever can write the database cannot rewrite history: at least 32 random "
+        "characters, the same in every process.")
     base_url: str | None = _setting(
-        None, _optional(_http_url), doc="Address of the web app as people reach it, for links in notices.")
+        None, _optional(_http_url), doc="Where people reach your pages about intents; notices link to /intents/<id> below it.")
     actor: str | None = _setting(
         None, _optional(_text), doc='Dotted path of a function "(request) -> Actor or None": the host\'s own login.')
     retention: float | None = _setting(
@@ -230,7 +231,7 @@ class Settings:
         True, _flag, doc="Secure the connection by STARTTLS before anything is sent; a server that cannot is not used.")
     webhook_retry_seconds: tuple[float, ...] = _setting(
         (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0), _delays,
-        doc="Seconds before each further try of a webhook or notice, after the first at once; "
+        doc="Seconds before each further try of a notice, after the first at once; "
         "then it is a dead letter.")
     webhook_deadline_seconds: float = _setting(
         20.0, _lasts(0.1, 300), doc="Seconds one outgoing call may take in all, from name lookup to answer.")

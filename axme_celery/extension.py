@@ -277,7 +277,7 @@ class Axme:
     def read_work(self, given: Any) -> Work:
         """The work a signature stands for, checked."""
         rt = self.runtime
-        return work.read_work(self.app, rt.codec, rt.settings.payload_bytes, rt.ledger.now(), given)
+        return work.read_work(self.app, rt.codec, rt.settings, rt.ledger.now(), given)
 
     def call(self, task: Any, signature: Signature) -> Any:
         """``.delay()`` of an ``@axme.task``: submit, and return the AsyncResult of its leg, with ``intent_id``."""

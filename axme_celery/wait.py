@@ -159,7 +159,8 @@ def wait_for_tool(
     """Wait until a tool reports that its job is done; returns the result it reported.
 
     tool, job_id: what ``complete_tool`` will be called with. A completion that came before this wait is kept.
-    timeout:      give up after this long. heartbeat: give up when the tool is silent for this long.
+    timeout:      give up after this long.
+    heartbeat:    give up when the tool is silent for this long.
     poll, every:  for tools that cannot call back: a Celery signature run this often; it returns None while the job
                   is not done, its result when it is, and raises ToolFailed when the job failed.
 

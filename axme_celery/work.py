@@ -17,6 +17,7 @@ from celery.utils.abstract import CallableSignature
 from kombu.utils.uuid import uuid
 
 from .codec import canonical_hash
+from .config import Settings
 from .durations import moment, seconds
 from .errors import BadInput, UnsupportedWork
 from .model import Leg, Work
@@ -34,7 +35,7 @@ _OF_ONE_SENDING = frozenset(
 )  # fmt: skip
 
 
-def read_work(app: Celery, codec: Codec, payload_bytes: int, now: datetime, given: Any) -> Work:
+def read_work(app: Celery, codec: Codec, settings: Settings, now: datetime, given: Any) -> Work:
     """The work a signature stands for.
 
     Raises UnsupportedWork for what is no signature of one task, NotJson or TooLarge for its arguments.
@@ -60,14 +61,14 @@ def read_work(app: Celery, codec: Codec, payload_bytes: int, now: datetime, give
     payload = codec.encode(
         {"task": name, "args": list(args), "kwargs": kwargs},
         what=f"arguments of {name}",
-        limit_bytes=payload_bytes,
+        limit_bytes=settings.payload_bytes,
         setting="axme_payload_bytes",
     )
     decoded = codec.decode(payload)
     kept["task_id"] = leg_id
     whole = {"task": name, "args": decoded["args"], "kwargs": decoded["kwargs"], "options": kept,
              "subtask_type": None, "immutable": bool(signature.get("immutable"))}  # fmt: skip
-    codec.encode(whole, what=f"signature of {name}", limit_bytes=8 * payload_bytes, setting="axme_payload_bytes")
+    codec.encode(whole, what=f"signature of {name}", limit_bytes=8 * settings.payload_bytes, setting="axme_payload_bytes")
     deadline = getattr(task, "axme_deadline", None)
     return Work(
         task=name,
@@ -78,7 +79,7 @@ def read_work(app: Celery, codec: Codec, payload_bytes: int, now: datetime, give
         work_hash=canonical_hash([name, decoded["args"], decoded["kwargs"]]),
         start_at=start_at,
         deadline_seconds=None if deadline is None else seconds(deadline, f"deadline of {name}"),
-        max_attempts=getattr(task, "axme_max_attempts", None) or app.conf.get("axme_max_attempts", 5),
+        max_attempts=getattr(task, "axme_max_attempts", None) or settings.max_attempts,
         on_drift=getattr(task, "axme_on_drift", "park"),
         type=getattr(task, "axme_type", None) or name,
     )

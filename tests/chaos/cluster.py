@@ -50,6 +50,8 @@ class Program:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.RLock()
         self._wanted = False
+        #: Where in the log its present life begins, and since when it is seen to be ready.
+        self._life_begins, self._ready_since = 0, 0.0
         #: The exit codes with which it ended without having been told to; a negative one is a signal's.
         self.died: list[int] = []
 
@@ -62,6 +64,7 @@ class Program:
     def start(self) -> None:
         with self._lock:
             self._wanted = True
+            self._life_begins, self._ready_since = self.log.stat().st_size if self.log.exists() else 0, 0.0
             with self.log.open("ab") as output:
                 self._process = subprocess.Popen(
                     self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT,
@@ -115,6 +118,17 @@ class Program:
                 yield
             finally:
                 self._stop_and_go(pid, signal.SIGCONT, with_children)
+
+    def is_up(self, for_seconds: float = 0.0) -> bool:
+        """Whether a worker has said that it is ready, and been seen to be so for so long."""
+        if self.pid is None:
+            return False
+        if not self._ready_since:
+            with self.log.open("rb") as log:
+                log.seek(self._life_begins)
+                if b" ready." in log.read():
+                    self._ready_since = time.monotonic()
+        return bool(self._ready_since) and time.monotonic() - self._ready_since >= for_seconds
 
     def children(self, older_than_seconds: float = 0.0) -> list[psutil.Process]:
         """Its children that live and are not quite new: pool processes."""

@@ -61,7 +61,7 @@ class Act:
 
 def kill_child(cluster: Cluster, rng: random.Random) -> int:
     until = time.monotonic() + START_SECONDS
-    while not (children := [c for worker in cluster.workers.values() for c in worker.children(UP_SECONDS)]):
+    while not (children := _children(cluster)):
         if time.monotonic() > until:
             return 0
         time.sleep(0.05)
@@ -72,6 +72,12 @@ def kill_child(cluster: Cluster, rng: random.Random) -> int:
         rng.choice(hit or children).kill()
         return 1
     return 0
+
+
+def _children(cluster: Cluster) -> list[psutil.Process]:
+    """Pool children that are up, of workers that are."""
+    workers = [worker for worker in cluster.workers.values() if worker.is_up(UP_SECONDS)]
+    return [child for worker in workers for child in worker.children(UP_SECONDS)]
 
 
 def kill_worker(cluster: Cluster, rng: random.Random) -> int:

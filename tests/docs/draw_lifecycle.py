@@ -14,8 +14,8 @@ PAGE = "docs/lifecycle.md"
 MEANING = {
     "intent.created": "the intent was written to the ledger",
     "intent.submitted": "its leg was put in the outbox, to be published",
-    "intent.delivered": "an outside agent was given it; intents run by your workers do not pass here",
-    "intent.acknowledged": "an outside agent took it; intents run by your workers do not pass here",
+    "intent.delivered": "an agent outside Celery was given it; not used yet",
+    "intent.acknowledged": "an agent outside Celery took it; not used yet",
     "intent.in_progress": "a worker runs its leg; after a wait: the wait has closed and the leg is queued to go on",
     "intent.waiting": "it rests on a wait; no worker has it",
     "intent.completed": "its task returned; the result is in the ledger",

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.servers import janitor
+
 from .pages import ROOT, RUN, Block
 from .shown import Ids
 
@@ -27,6 +29,8 @@ SECONDS = 60
 #: Commands that serve until they are stopped.
 SERVER = re.compile(r"^(?:axme-)?celery -A \S+ (?P<what>worker|beat|dev)\b")
 READY = {"worker": " ready.", "beat": "beat: Starting", "dev": " ready."}
+#: What a test may do without: a worker looks for its neighbours for a second before it starts.
+FASTER = {"worker": ("--without-mingle", "--without-gossip")}
 
 
 class PageIsWrong(AssertionError):
@@ -36,7 +40,9 @@ class PageIsWrong(AssertionError):
 class Project:
     """Where one page is carried out."""
 
-    def __init__(self, folder: Path, addresses: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, addresses: Mapping[str, str], environment: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self._addresses = addresses
         self._ids = Ids()
@@ -48,6 +54,7 @@ class Project:
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "COLUMNS": "200",
+            **(environment or {}),
         }
 
     def carry_out(self, page: Iterable[Block]) -> None:
@@ -68,14 +75,11 @@ class Project:
             self._session.kill()
             self._session.wait()
         for server in self._servers:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGTERM)
-        for server in self._servers:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(5)
+            # The whole of it at once, beat and pool too: nothing of it is needed any more.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
             server.wait()
+            janitor.release(server.pid)
 
     def _write(self, block: Block, mode: str) -> None:
         assert block.file is not None
@@ -137,7 +141,7 @@ class Project:
 
     def _run(self, where: str, command: str, shown: list[str]) -> None:
         if server_command := SERVER.match(command):
-            self._serve(where, command, READY[server_command["what"]])
+            self._serve(where, command, server_command["what"])
             return
         done = subprocess.run(
             ["bash", "-c", command], cwd=self.folder, env=self._environment, capture_output=True, text=True,
@@ -151,15 +155,16 @@ class Project:
         if missing is not None:
             raise PageIsWrong(f"{where}: {command}\ndid not print\n{missing}\nbut\n{printed}\n{self._logs()}")
 
-    def _serve(self, where: str, command: str, ready: str) -> None:
+    def _serve(self, where: str, command: str, what: str) -> None:
         log = self._log(f"server-{len(self._servers)}")
         server = subprocess.Popen(
-            shlex.split(command), cwd=self.folder, env=self._environment, stdout=log, stderr=log,
+            [*shlex.split(command), *FASTER.get(what, ())], cwd=self.folder, env=self._environment, stdout=log, stderr=log,
             stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         self._servers.append(server)
+        janitor.promise_server(server.pid, signal.SIGTERM, self.folder / "nothing")
         give_up_at = time.monotonic() + SECONDS
-        while ready not in Path(log.name).read_text(errors="replace"):
+        while READY[what] not in Path(log.name).read_text(errors="replace"):
             # All are asked: one that was killed is to be gone, as it is where a shell started it.
             ended = [each for each in self._servers if each.poll() is not None]
             if server in ended or time.monotonic() > give_up_at:

@@ -195,7 +195,6 @@ def _paragraph(text: str) -> str:
         return _plain(text)
     items: list[str] = []
     for line in lines:
-        # One line may hold two: "timeout: give up after this long. heartbeat: give up when ..."
         if found := _ITEM.match(line):
             names = ", ".join(f"`{name}`" for name in found["names"].split(", "))
             items.append(f"- {names}: {found['text']}")
@@ -217,7 +216,8 @@ def verb(path: str) -> Callable[[], str]:
     def part() -> str:
         command = command_of(path)
         context = click.Context(command, info_name=path)
-        usage = " ".join([f"axme-celery -A proj {path}", *command.collect_usage_pieces(context)])
+        project = "" if path == "demo" else "-A proj "
+        usage = " ".join([f"axme-celery {project}{path}", *command.collect_usage_pieces(context)])
         lines = [f"`{usage}`", "", _plain(command.help or "")]
         options = [each for each in command.params if isinstance(each, click.Option) and not each.hidden]
         rows = [row for option in options if (row := option.get_help_record(context))]

@@ -36,6 +36,34 @@ def test_the_sweep_is_on_the_schedule_at_every_tick():
     assert entry["options"]["expires"] == 10.0
 
 
+@pytest.mark.parametrize(
+    ("conf", "settings"),
+    [({"axme_tick_seconds": "500ms"}, {}), ({"AXME_TICK_SECONDS": 0.5}, {}), ({}, {"tick_seconds": 0.5})],
+    ids=["as text", "upper case", "given to Axme"],
+)
+def test_the_tick_is_the_settings_however_it_is_given(conf, settings):
+    """The schedule and the rest of the house read one setting."""
+    app = an_app()
+    app.conf.update(conf)
+    axme = Axme(app, **settings)
+
+    assert app.conf.beat_schedule[ENTRY]["schedule"] == axme.settings.tick_seconds == 0.5
+
+
+def test_a_tick_set_after_the_schedule_was_made_is_beats_when_it_starts():
+    """A project may look at its configuration before it has said everything."""
+    app = an_app()
+    Axme(app)
+    assert app.conf.beat_schedule[ENTRY]["schedule"] == 1.0
+    app.conf.axme_tick_seconds = 0.25
+
+    service = Service(app, scheduler_cls="celery.beat:Scheduler")
+    service.stop()
+    service.start()
+
+    assert service.scheduler.schedule[ENTRY].schedule.run_every == timedelta(seconds=0.25)
+
+
 def test_a_projects_own_schedule_stays_beside_it():
     """Whether it was set before the extension came or after."""
     before, after = an_app(), an_app()

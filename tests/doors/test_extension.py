@@ -203,3 +203,22 @@ def test_two_ledgers_keep_to_their_own_keys_of_one_redis(open_stage):
     assert trackers[1].ticks() == {}
     assert first.axme.runtime.ledger.id != second.axme.runtime.ledger.id
     assert until(lambda: first.redis.admin.keys(f"axme:*{first.axme.runtime.ledger.id}*"), "keys of the first")
+
+
+def test_how_often_a_leg_may_die_is_the_setting_however_it_is_given():
+    """In the configuration, to ``Axme``, or for one task, which goes first."""
+    conf, given = an_app("conf"), an_app("given")
+    conf.conf.update(AXME_MAX_ATTEMPTS=2, axme_ledger_url="sqlite://")
+
+    for app, axme in ((conf, Axme(conf)), (given, Axme(given, ledger_url="sqlite://", max_attempts=2))):
+
+        @axme.task(name="shop.usual", shared=False)
+        def usual() -> None:
+            """As the setting says."""
+
+        @axme.task(name="shop.own", shared=False, max_attempts=7)
+        def own() -> None:
+            """As it says itself."""
+
+        assert app.axme.read_work(usual.s()).max_attempts == 2
+        assert app.axme.read_work(own.s()).max_attempts == 7
