@@ -23,17 +23,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
+import psycopg
 from celery import Celery
 
 from axme_celery import Axme
 from axme_celery.ledger import SqlLedger, migrate
-from tests.servers import PrivatePostgres, PrivateRedis, janitor
+from tests.servers import PrivatePostgres, PrivateRedis, janitor, libpq_url
 
 from . import reference, witness
 from .wires import Copier, LossyProxy
 
 ROOT = Path(__file__).parents[2]
-LEASE_SECONDS, TICK_SECONDS, REQUEUE_SECONDS = 2.5, 0.5, 4.0
+LEASE_SECONDS, TICK_SECONDS, REQUEUE_SECONDS = 2.5, 0.5, 3.0
 WORKERS = ("one", "two")
 PEOPLE = ("ana", "bob")
 #: How long a program that was asked to stop may take.
@@ -331,6 +332,18 @@ class Cluster:
                 last[told["pid"]] = told["ev"]
         return {pid for pid, ev in last.items() if ev not in ("D", "W+")}
 
+    def open_human_waits(self) -> int:
+        """How many questions are open to people; 0 while the database is away."""
+        ((count,),) = self.rows("SELECT count(*) FROM axme_waits WHERE status = 'OPEN' AND kind = 'HUMAN'") or [(0,)]
+        return int(count)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """What the ledger's database answers; nothing while it is away."""
+        with contextlib.suppress(psycopg.Error):
+            with psycopg.connect(libpq_url(self._database), autocommit=True, connect_timeout=3) as connection:
+                return connection.execute(sql).fetchall()
+        return []
+
     @contextlib.contextmanager
     def hurried(self) -> Iterator[None]:
         """Meanwhile the submitter submits, however much is open already."""
@@ -350,13 +363,13 @@ class Cluster:
         return {p.name: p.died for p in self.programs if p.died}
 
     def write_stacks(self) -> str:
-        """The stacks of all threads of all workers, as they are now."""
-        for worker in self.workers.values():
-            if worker.pid is not None:
-                for pid in (worker.pid, *(child.pid for child in worker.children())):
+        """The stacks of all threads of all workers and clients, as they are now."""
+        for program in (*self.workers.values(), *self.clients.values()):
+            if program.pid is not None:
+                for pid in (program.pid, *(child.pid for child in program.children())):
                     with contextlib.suppress(ProcessLookupError):
                         with self.stacks.open("a") as file:
-                            file.write(f"\n== {worker.name}, process {pid} ==\n")
+                            file.write(f"\n== {program.name}, process {pid} ==\n")
                         os.kill(pid, signal.SIGUSR2)
                         time.sleep(0.2)
         return self.stacks.read_text() if self.stacks.exists() else ""

@@ -17,10 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import redis
-
-from tests.servers import libpq_url
 
 from . import nemeses as trouble
 from . import witness
@@ -256,19 +253,11 @@ class _Run:
         return None if found is None else int(found[0])
 
     def _ask(self, sql: str) -> tuple[Any, ...] | None:
-        rows = self._rows(sql)
+        rows = self._cluster.rows(sql)
         return rows[0] if rows else None
 
-    def _rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Nothing while the database is away."""
-        with contextlib.suppress(psycopg.Error):
-            url = libpq_url(self._cluster.config()["axme_ledger_url"])
-            with psycopg.connect(url, autocommit=True, connect_timeout=3) as connection:
-                return connection.execute(sql).fetchall()
-        return []
-
     def _left(self) -> tuple[str, ...]:
-        found = [f"outbox: {row}" for row in self._rows(_QUESTIONS["outbox"])]
+        found = [f"outbox: {row}" for row in self._cluster.rows(_QUESTIONS["outbox"])]
         client = self._cluster.redis.admin
         for key in client.scan_iter(match="axme:*"):
             name = key.decode()
@@ -328,7 +317,7 @@ class _Run:
         """All there is to know of a run that does not go on."""
         parts = [f"seed {self._seed}", f"open intents: {self._open()}"]
         for title, sql in _QUESTIONS.items():
-            parts += [f"-- {title} --", *map(str, self._rows(sql)[:40])]
+            parts += [f"-- {title} --", *map(str, self._cluster.rows(sql)[:40])]
         with contextlib.suppress(redis.RedisError):
             client = self._cluster.redis.admin
             parts.append("-- redis --")

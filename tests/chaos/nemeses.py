@@ -24,6 +24,8 @@ from .cluster import LEASE_SECONDS, Cluster
 HANG_SECONDS = 3.0
 #: A worker has its pool within this, also on a busy machine.
 START_SECONDS = 10.0
+#: Replies are lying in wait so long.
+LOSE_SECONDS = 6.0
 #: A pool child is left alone so long: a worker whose first children all die before they are up ends itself, by Celery's
 #: own rule, and would say nothing about ours.
 UP_SECONDS = 1.5
@@ -60,11 +62,9 @@ class Act:
 
 
 def kill_child(cluster: Cluster, rng: random.Random) -> int:
-    until = time.monotonic() + START_SECONDS
-    while not (children := _children(cluster)):
-        if time.monotonic() > until:
-            return 0
-        time.sleep(0.05)
+    _wait_for(lambda: bool(_children(cluster)), START_SECONDS)
+    if not (children := _children(cluster)):
+        return 0
     # Mostly one that is in the middle of something: the others have nothing to lose.
     busy = cluster.busy_pids()
     hit = [child for child in children if child.pid in busy] if rng.random() < 0.8 else []
@@ -85,6 +85,7 @@ def kill_worker(cluster: Cluster, rng: random.Random) -> int:
     worker.kill()
     time.sleep(rng.choice((0.0, rng.uniform(0.0, 1.5))))
     worker.start()
+    _wait_for(worker.is_up, START_SECONDS)
     return 1
 
 
@@ -94,6 +95,7 @@ def kill_both_workers(cluster: Cluster, rng: random.Random) -> int:
     time.sleep(rng.uniform(0.0, 1.0))
     for worker in cluster.workers.values():
         worker.start()
+    _wait_for(lambda: all(worker.is_up() for worker in cluster.workers.values()), START_SECONDS)
     return 1
 
 
@@ -150,6 +152,8 @@ def restart_redis(cluster: Cluster, rng: random.Random) -> int:
 
 
 def hang_redis(cluster: Cluster, rng: random.Random) -> int:
+    # With somebody to answer meanwhile.
+    _wait_for(lambda: cluster.open_human_waits() >= 2, START_SECONDS)
     with cluster.hurried(), cluster.redis.paused():
         time.sleep(HANG_SECONDS)
     return 1
@@ -173,11 +177,16 @@ def lose_checkpoints(cluster: Cluster, rng: random.Random) -> int:
 def _lose(cluster: Cluster, what: str, count: int) -> int:
     before = cluster.proxy.lost[what]
     cluster.proxy.lose(what, count)
-    until = time.monotonic() + 2.0
-    while cluster.proxy.lost[what] < before + count and time.monotonic() < until:
-        time.sleep(0.01)
+    _wait_for(lambda: cluster.proxy.lost[what] >= before + count, LOSE_SECONDS)
     cluster.proxy.lose(what, 0)
     return cluster.proxy.lost[what] - before
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    """Until it is so, but no longer than that."""
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.05)
 
 
 PROCESSES, STORES = "processes", "stores"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -88,6 +89,23 @@ def test_the_reply_to_a_checkpoint_is_lost_however_its_insert_travels(proxy, pos
 
     assert proxy.lost == {"checkpoint": 1}
     assert count(postgres, table, earlier + 1) == earlier + 1
+
+
+def test_a_client_learns_that_its_server_crashed(proxy, postgres):
+    """It does not wait for an answer that nobody will give, whether it is asking or idle meanwhile."""
+    idle, asking = through(proxy, postgres), through(proxy, postgres)
+    asking.autocommit = True
+    with ThreadPoolExecutor(1) as pool:
+        question = pool.submit(asking.execute, "SELECT pg_sleep(60)")
+        time.sleep(0.3)
+        postgres.kill()
+        with pytest.raises(psycopg.OperationalError):
+            question.result(timeout=5)
+    with pytest.raises(psycopg.OperationalError):
+        idle.execute("SELECT 1")
+    postgres.start()
+    with through(proxy, postgres) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_every_message_of_the_queue_arrives_three_times_while_the_copier_is_on():

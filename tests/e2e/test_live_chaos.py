@@ -12,7 +12,7 @@ import pytest
 
 from tests.chaos.live import Figures, run_live
 
-SECONDS = 45.0
+SECONDS = 40.0
 #: What every run must have gone through, or it shows nothing.
 MINIMUMS = {
     "SUBMITTED>IN_PROGRESS": 20,
