@@ -191,7 +191,7 @@ class Settings:
         5, _count(1, 1000, "attempts"), doc="Runs of a leg that may die with their worker before it is a dead letter.")
     requeue_seconds: float = _setting(
         600.0, _lasts(0.1),
-        doc="Seconds after which a published leg that nobody started is published again; doubles each time.")
+        doc="Seconds after which a published leg that nobody started is published again; doubles up to eight times that.")
     eta_threshold_seconds: float = _setting(
         60.0, _lasts(), doc="Countdowns longer than this many seconds are kept as timers in the ledger.")
     payload_bytes: int = _setting(

@@ -98,10 +98,15 @@ class Keeper:
         every = settings.lease_seconds / 3
         next_renewal = time.monotonic()
         while True:
-            try:
-                job = self._jobs.get(timeout=max(0.0, next_renewal - time.monotonic()))
-            except queue.Empty:
-                job = self._keep
+            job: Callable[[], object] | None = self._keep
+            # Renewing goes before everything else: jobs that wait for a ledger that is away must not cost leases.
+            left = next_renewal - time.monotonic()
+            if left > 0:
+                try:
+                    job = self._jobs.get(timeout=left)
+                except queue.Empty:
+                    continue
+            else:
                 next_renewal = time.monotonic() + every
             if job is None:
                 return

@@ -24,6 +24,7 @@ from .model import (
     Checkpoint,
     Delivery,
     DeliveryKind,
+    Fence,
     Intent,
     JsonDict,
     Lease,
@@ -81,9 +82,9 @@ class RunningLeg:
     _left: LegInterrupt | None = None
 
     @property
-    def fence(self) -> tuple[str, int]:
-        """(leg id, run): what every write of this run demands."""
-        return self.leg.id, self.leg.run
+    def fence(self) -> Fence:
+        """What every write of this run demands."""
+        return Fence(self.leg.id, self.leg.run, self.leg.token)
 
     def ask(self, name: str) -> tuple[tuple[str, int], int]:
         """The key of the next step or wait of this name, and its position among all."""
@@ -126,7 +127,7 @@ class RunningLeg:
             raise self.leaves(HandedBack(f"leg {self.leg.id} goes back to the queue: its worker is stopping"))
         if self.rt.lease_age_seconds() > self.rt.settings.lease_seconds:
             # This process was held up for longer than its lease. Ask before causing any more effects.
-            lease = Lease(*self.fence)
+            lease = Lease(self.leg.id, self.leg.run)
             if not self.rt.ledger.running([lease], 1):
                 raise self.leaves(lost(self.leg))
         while self._raised:
@@ -280,7 +281,9 @@ def settle(rt: Runtime, intent: Intent, leg: Leg, decide: Decide) -> tuple[Chang
         if known:
             return decide(*known.pop())
         record = rt.ledger.leg_record(leg.id, history=False)
-        if record is None or record.leg.run != leg.run or record.leg.status is not LegStatus.RUNNING:
+        if record is None or record.leg.status is not LegStatus.RUNNING:
+            raise lost(leg)
+        if (record.leg.run, record.leg.token) != (leg.run, leg.token):
             raise lost(leg)
         return decide(record.intent, record.leg)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 JsonDict = dict[str, Any]
 
@@ -313,6 +313,19 @@ class DeadLetter:
     closed_at: datetime | None = None
 
 
+class Fence(NamedTuple):
+    """By which claim a writer holds a leg.
+
+    The run alone would not do: a claim does not wait for the disk, and a database that crashes may forget it. The same
+    run is then claimed by another, while the first one's worker may still be at it.
+    """
+
+    leg_id: str
+    run: int
+    #: The claim's own.
+    token: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
     """All that one decision writes, committed together or not at all.
@@ -321,8 +334,8 @@ class Change:
     when that no longer holds:
 
     - ``intent`` is written where the stored seq still is ``before``;
-    - a leg or wait pair (was, now) is written where status and run still are as in ``was``;
-    - ``fence`` (leg id, run) demands that this run still is the RUNNING one: for checkpoints.
+    - a leg pair (was, now) is written where status, run and token still are as in ``was``, a wait pair where its status is;
+    - ``fence`` demands that this claim still is the RUNNING one: for checkpoints.
     """
 
     intent: Intent | None = None
@@ -333,7 +346,7 @@ class Change:
     events: tuple[Event, ...] = ()
     legs: tuple[tuple[Leg | None, Leg], ...] = ()
     waits: tuple[tuple[Wait | None, Wait], ...] = ()
-    fence: tuple[str, int] | None = None
+    fence: Fence | None = None
     checkpoints: tuple[Checkpoint, ...] = ()
     outbox: tuple[Delivery, ...] = ()
     early: tuple[EarlyAnswer, ...] = ()

@@ -19,6 +19,7 @@ from .model import (
     Delivery,
     EarlyAnswer,
     Event,
+    Fence,
     Intent,
     JsonDict,
     Lease,
@@ -47,7 +48,7 @@ class Ledger(Protocol):
         With ``connection`` (the caller's SQLAlchemy connection) it writes there and commits nothing.
         """
 
-    def transaction(self, checkpoint: Callable[[Any], Checkpoint], fence: tuple[str, int]) -> Checkpoint:
+    def transaction(self, checkpoint: Callable[[Any], Checkpoint], fence: Fence) -> Checkpoint:
         """Open a transaction, call with its connection, and commit what that wrote together with the checkpoint it returns."""
 
     # reads

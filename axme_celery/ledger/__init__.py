@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
 
 from ..errors import LedgerUnavailable, StaleChange
 from ..model import (
@@ -24,6 +25,7 @@ from ..model import (
     Delivery,
     EarlyAnswer,
     Event,
+    Fence,
     Intent,
     JsonDict,
     Lease,
@@ -123,32 +125,34 @@ class SqlLedger:
             raise StaleChange(f"another writer was first: {error.orig}") from error
         return written
 
-    def transaction(self, checkpoint: Callable[[Connection], Checkpoint], fence: tuple[str, int]) -> Checkpoint:
+    def transaction(self, checkpoint: Callable[[Connection], Checkpoint], fence: Fence) -> Checkpoint:
         """Call with a connection inside a transaction, and commit its SQL together with the checkpoint returned.
 
         The run is checked and locked at the end, just before the commit, so that a long call blocks nobody.
+        Raises what the call raises, but LedgerUnavailable when the database went away in its middle.
         Not tried again on its own account: what the caller's function did besides SQL is not ours to repeat.
         """
         recorded: Checkpoint | None = None
-        committing = False
+        began = committing = False
         try:
             with self._access.transaction() as connection:
+                began = True
                 recorded = replace(checkpoint(connection), at=self.now())
                 to = CallersConnection(connection)
-                hold_run(to, *fence, self._is_sqlite)
+                hold_run(to, fence, self._is_sqlite)
                 put_checkpoint(to, recorded, self._is_sqlite)
                 committing = True
                 connection.commit()
             return recorded
-        except DBAPIError as error:
-            if not committing or recorded is None:
+        except (DBAPIError, NoFreeConnection) as error:
+            if began and recorded is None and not trouble.is_gone(error):
                 # The caller's own SQL failed: that error is the caller's to see.
                 raise
-            if trouble.is_transient(error):
+            if committing and recorded is not None and trouble.is_transient(error):
                 found = self.checkpoint(recorded.leg_id, recorded.name, recorded.nth)
                 if found is not None and found.run == recorded.run and found.value == recorded.value:
                     return found
-            raise trouble.told(error, unknown=trouble.is_transient(error)) from error
+            raise trouble.told(error, unknown=committing and trouble.is_transient(error)) from error
 
     def outbox_due(self, until: datetime, limit: int, hold_seconds: float) -> list[Delivery]:
         """Deliveries due by then, now hidden from other relays for ``hold_seconds``."""
@@ -281,21 +285,21 @@ class SqlLedger:
         (given,) = change.checkpoints
         checkpoint = replace(given, at=self.now())
         # The row's key is the proof of our own write, so trying again can only find it there.
-        if self._access.drive(lambda driver: hot.record(driver, checkpoint, self._is_sqlite)):
+        fence = change.fence
+        assert fence is not None
+        if self._access.drive(lambda driver: hot.record(driver, checkpoint, fence, self._is_sqlite)):
             return
         found = self.checkpoint(checkpoint.leg_id, checkpoint.name, checkpoint.nth)
         if found is not None and found.run == checkpoint.run:
             if found.value == checkpoint.value and found.recorded == checkpoint.recorded:
                 return
             if found.recorded == "STARTED":
-                self._access.write(lambda driver: self._complete_marker(driver, change, checkpoint), durable=True)
+                self._access.write(lambda driver: self._complete_marker(driver, fence, checkpoint), durable=True)
                 return
-        assert change.fence is not None
-        raise StaleChange(f"run {change.fence[1]} of leg {change.fence[0]} is not the running one any more")
+        raise StaleChange(f"run {fence.run} of leg {fence.leg_id} is not the running one any more")
 
-    def _complete_marker(self, driver: Driver, change: Change, checkpoint: Checkpoint) -> None:
-        assert change.fence is not None
-        hold_run(driver, *change.fence, self._is_sqlite)
+    def _complete_marker(self, driver: Driver, fence: Fence, checkpoint: Checkpoint) -> None:
+        hold_run(driver, fence, self._is_sqlite)
         put_checkpoint(driver, checkpoint, self._is_sqlite)
 
     def _ask_time(self) -> datetime:

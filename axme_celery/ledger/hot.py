@@ -6,7 +6,7 @@ import functools
 
 from sqlalchemy import bindparam, select
 
-from ..model import Checkpoint, Intent, Leg, LegRecord, Wait, WaitRecord
+from ..model import Checkpoint, Fence, Intent, Leg, LegRecord, Wait, WaitRecord
 from . import statements
 from . import tables as t
 from .driver import Driver
@@ -14,12 +14,13 @@ from .query import Query
 from .rows import columns, to_row
 
 
-def record(driver: Driver, checkpoint: Checkpoint, is_sqlite: bool) -> bool:
-    """Insert a checkpoint; False when its run is no longer the running one, or its key is taken.
+def record(driver: Driver, checkpoint: Checkpoint, fence: Fence, is_sqlite: bool) -> bool:
+    """Insert a checkpoint; False when its claim is no longer the running one, or its key is taken.
 
     One round trip and one commit.
     """
-    return driver.run(statements.insert_checkpoint_of_running(is_sqlite), [to_row(checkpoint)]) == 1
+    row = to_row(checkpoint) | {"token": fence.token}
+    return driver.run(statements.insert_checkpoint_of_running(is_sqlite), [row]) == 1
 
 
 def intent(driver: Driver, intent_id: str, is_sqlite: bool) -> Intent | None:

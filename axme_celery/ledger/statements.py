@@ -45,13 +45,18 @@ def delete(table: Table, guards: tuple[str, ...], is_sqlite: bool) -> Prepared:
 
 @functools.cache
 def hold_run(is_sqlite: bool) -> Prepared:
-    """Find and lock a leg's row while ``run`` still is the running one.
+    """Find and lock a leg's row while the claim of this run and token still is the running one.
 
     FOR UPDATE, because a plain read would pass while the next claim is written but not yet committed.
     """
     statement = (
         select(t.legs.c.run)
-        .where(t.legs.c.id == bindparam("leg_id"), t.legs.c.run == bindparam("run"), t.legs.c.status == "RUNNING")
+        .where(
+            t.legs.c.id == bindparam("leg_id"),
+            t.legs.c.run == bindparam("run"),
+            t.legs.c.token == bindparam("token"),
+            t.legs.c.status == "RUNNING",
+        )
         .with_for_update()
     )
     return Prepared(statement, is_sqlite)
@@ -70,11 +75,14 @@ def insert_checkpoint(is_sqlite: bool) -> Prepared:
 
 @functools.cache
 def insert_checkpoint_of_running(is_sqlite: bool) -> Prepared:
-    """Insert a checkpoint where its run still is the running one and its key is free. One statement: the hot path."""
+    """Insert a checkpoint where its claim still is the running one and its key is free. One statement: the hot path."""
     legs, table = t.legs, t.checkpoints
     names = [column.name for column in table.c]
     guard = select(*(bindparam(name, type_=table.c[name].type) for name in names)).where(
-        legs.c.id == bindparam("leg_id"), legs.c.run == bindparam("run"), legs.c.status == "RUNNING"
+        legs.c.id == bindparam("leg_id"),
+        legs.c.run == bindparam("run"),
+        legs.c.token == bindparam("token"),
+        legs.c.status == "RUNNING",
     )
     if not is_sqlite:
         guard = guard.with_for_update()

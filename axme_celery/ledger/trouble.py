@@ -33,6 +33,13 @@ def is_transient(error: BaseException) -> bool:
     return kind.__module__.split(".")[0] == "psycopg" and kind.__name__ == "OperationalError"
 
 
+def is_gone(error: BaseException) -> bool:
+    """Whether the database went away, rather than refused a statement: whatever was under way is undone."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return getattr(_original(error), "sqlstate", None) in _GOING_AWAY
+
+
 def is_taken(error: BaseException) -> bool:
     """Whether a key that must be unique is another row's already."""
     original = _original(error)

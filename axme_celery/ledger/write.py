@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table, select
 
 from .. import audit
 from ..errors import StaleChange
-from ..model import Change, Checkpoint, Delivery, Event, Leg
+from ..model import Change, Checkpoint, Delivery, Event, Fence, Leg
 from . import statements
 from . import tables as t
 from .driver import Prepared, Row
@@ -76,24 +76,24 @@ class Sheet:
 
     def __init__(self, is_sqlite: bool) -> None:
         self._is_sqlite = is_sqlite
-        self._fences: list[tuple[str, int]] = []
+        self._fences: list[Fence] = []
         # In the order in which they are written: intents, legs, waits, the rest. Everybody locks in this order,
         # and within a table by id, so that two writers never wait for each other.
         self._batches: dict[Prepared, _Batch] = {}
 
     def write(self, to: Writer) -> None:
         """Write everything, or raise StaleChange: the caller rolls back."""
-        for leg_id, run in self._fences:
-            hold_run(to, leg_id, run, self._is_sqlite)
+        for fence in self._fences:
+            hold_run(to, fence, self._is_sqlite)
         for prepared, batch in self._batches.items():
             done = to.run(prepared, batch.rows)
             if batch.refusals and done != len(batch.rows):
                 others = f", or of {len(batch.rows) - 1} others the same" if len(batch.rows) > 1 else ""
                 raise StaleChange(batch.refusals[0] + others)
 
-    def fence(self, leg_id: str, run: int) -> None:
-        """Demand that this run still is the running one."""
-        self._fences.append((leg_id, run))
+    def fence(self, fence: Fence) -> None:
+        """Demand that this claim still is the running one."""
+        self._fences.append(fence)
 
     def insert(self, table: Table, row: Row) -> None:
         """A row that must be new: else another writer was first."""
@@ -133,7 +133,7 @@ def sheet_of(sealed: Sequence[Sealed], now: datetime, *, own: bool, is_sqlite: b
         _waits(sheet, change)
     for change in changes:
         if change.fence is not None:
-            sheet.fence(*change.fence)
+            sheet.fence(change.fence)
     for event in (event for one in sealed for event in one.events):
         sheet.insert(t.events, to_row(event))
     for change in changes:
@@ -177,7 +177,7 @@ def _legs(sheet: Sheet, change: Change) -> None:
         sheet.update(
             t.legs,
             changed(was, leg) or {"status": leg.status.value},
-            {"id": leg.id, "status": was.status.value, "run": was.run},
+            {"id": leg.id, "status": was.status.value, "run": was.run, "token": was.token},
             f"leg {leg.id} is no longer {was.status.value} at run {was.run}",
         )
 
@@ -226,10 +226,10 @@ def _dead(sheet: Sheet, change: Change, now: datetime) -> None:
         )
 
 
-def hold_run(to: Writer, leg_id: str, run: int, is_sqlite: bool) -> None:
-    """Lock the leg's row while this run still is the running one. Raises StaleChange."""
-    if not to.fetch(statements.hold_run(is_sqlite), {"leg_id": leg_id, "run": run}):
-        raise StaleChange(f"run {run} of leg {leg_id} is not the running one any more")
+def hold_run(to: Writer, fence: Fence, is_sqlite: bool) -> None:
+    """Lock the leg's row while this claim still is the running one. Raises StaleChange."""
+    if not to.fetch(statements.hold_run(is_sqlite), fence._asdict()):
+        raise StaleChange(f"run {fence.run} of leg {fence.leg_id} is not the running one any more")
 
 
 def put_checkpoint(to: Writer, checkpoint: Checkpoint, is_sqlite: bool) -> None:

@@ -24,6 +24,10 @@ from ..model import (
 from .moves import UNSTARTED, Occasion, Story
 from .outgoing import dead_letter, dead_notice, leg_delivery, present, result_delivery, tell_parent
 
+#: The pause before a message is sent again doubles so often and no more. A long pause spares a long queue some copies,
+#: but that the last messages were lost does not mean that the next will be picked up, and a leg must not sleep for days.
+RESEND_DOUBLINGS = 3
+
 
 def submit(intent: Intent, leg: Leg, *, start_at: datetime | None, on: Occasion) -> Change:
     """A new intent with its one leg, queued to start now or at ``start_at``."""
@@ -193,14 +197,14 @@ def lose(intent: Intent, leg: Leg, run: int, *, cause: str, on: Occasion) -> Cha
 
 
 def resend(leg: Leg, *, on: Occasion) -> Change:
-    """Nobody started the leg in time: publish the same run again and look again after twice as long.
+    """Nobody started the leg in time: publish the same run again and look again after twice as long, within limits.
 
     The run stays the same: should the first message only be slow, whichever comes first is claimed.
     """
     again = replace(
         leg,
         resends=leg.resends + 1,
-        due_at=on.now + on.requeue * 2 ** min(leg.resends + 1, 10),
+        due_at=on.now + on.requeue * 2 ** min(leg.resends + 1, RESEND_DOUBLINGS),
     )
     return Change(legs=((leg, again),), outbox=(leg_delivery(again, on.new_id(), on.now),))
 

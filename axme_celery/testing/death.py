@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from ..model import Change, Checkpoint, LegStatus, Recorded
+from ..model import Change, Checkpoint, Fence, LegStatus, Recorded
 
 
 class Killed(BaseException):
@@ -84,7 +84,7 @@ class MortalLedger(MortalTracker):
             self._fate.die()
         return written
 
-    def transaction(self, checkpoint: Callable[[Any], Checkpoint], fence: tuple[str, int]) -> Checkpoint:
+    def transaction(self, checkpoint: Callable[[Any], Checkpoint], fence: Fence) -> Checkpoint:
         self._fate.check()
         met: list[Kill] = []
 

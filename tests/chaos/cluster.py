@@ -18,23 +18,23 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
+import psycopg
 from celery import Celery
 
 from axme_celery import Axme
 from axme_celery.ledger import SqlLedger, migrate
-from tests.servers import PrivatePostgres, PrivateRedis, janitor
+from tests.servers import PrivatePostgres, PrivateRedis, janitor, libpq_url
 
 from . import reference, witness
 from .wires import Copier, LossyProxy
 
 ROOT = Path(__file__).parents[2]
-LEASE_SECONDS, TICK_SECONDS, REQUEUE_SECONDS = 2.5, 0.5, 4.0
+LEASE_SECONDS, TICK_SECONDS, REQUEUE_SECONDS = 2.5, 0.5, 3.0
 WORKERS = ("one", "two")
 PEOPLE = ("ana", "bob")
 #: How long a program that was asked to stop may take.
@@ -51,8 +51,10 @@ class Program:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.RLock()
         self._wanted = False
-        #: How often it ended without having been told to.
-        self.died = 0
+        #: Where in the log its present life begins, and since when it is seen to be ready.
+        self._life_begins, self._ready_since = 0, 0.0
+        #: The exit codes with which it ended without having been told to; a negative one is a signal's.
+        self.died: list[int] = []
 
     @property
     def pid(self) -> int | None:
@@ -63,6 +65,7 @@ class Program:
     def start(self) -> None:
         with self._lock:
             self._wanted = True
+            self._life_begins, self._ready_since = self.log.stat().st_size if self.log.exists() else 0, 0.0
             with self.log.open("ab") as output:
                 self._process = subprocess.Popen(
                     self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT,
@@ -76,7 +79,8 @@ class Program:
             return
         try:
             if self._wanted and self.pid is None:
-                self.died += 1
+                assert self._process is not None
+                self.died.append(self._process.returncode)
                 self._forget()
                 self.start()
         finally:
@@ -116,10 +120,26 @@ class Program:
             finally:
                 self._stop_and_go(pid, signal.SIGCONT, with_children)
 
-    def children(self) -> list[psutil.Process]:
-        """Its children that live: pool processes."""
+    def is_up(self, for_seconds: float = 0.0) -> bool:
+        """Whether a worker has said that it is ready, and been seen to be so for so long."""
+        if self.pid is None:
+            return False
+        if not self._ready_since:
+            with self.log.open("rb") as log:
+                log.seek(self._life_begins)
+                if b" ready." in log.read():
+                    self._ready_since = time.monotonic()
+        return bool(self._ready_since) and time.monotonic() - self._ready_since >= for_seconds
+
+    def children(self, older_than_seconds: float = 0.0) -> list[psutil.Process]:
+        """Its children that live and are not quite new: pool processes."""
+        born_before = time.time() - older_than_seconds
         with contextlib.suppress(psutil.Error, TypeError):
-            return [c for c in psutil.Process(self.pid).children() if c.status() != psutil.STATUS_ZOMBIE]
+            return [
+                child
+                for child in psutil.Process(self.pid).children()
+                if child.status() != psutil.STATUS_ZOMBIE and child.create_time() <= born_before
+            ]
         return []
 
     def log_end(self, lines: int = 30) -> str:
@@ -300,23 +320,56 @@ class Cluster:
                 self._beats.append(beat)
                 beat.start()
 
+    def busy_pids(self) -> set[int]:
+        """Processes that are in the middle of an intent's body, as far as the end of the history tells."""
+        with self.history.open("rb") as file:
+            file.seek(max(0, self.history.stat().st_size - 50_000))
+            _, *lines = file.read().split(b"\n")
+        last: dict[int, str] = {}
+        for line in lines[:-1]:
+            told = json.loads(line)
+            if "op" not in told:
+                last[told["pid"]] = told["ev"]
+        return {pid for pid, ev in last.items() if ev not in ("D", "W+")}
+
+    def open_human_waits(self) -> int:
+        """How many questions are open to people; 0 while the database is away."""
+        ((count,),) = self.rows("SELECT count(*) FROM axme_waits WHERE status = 'OPEN' AND kind = 'HUMAN'") or [(0,)]
+        return int(count)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """What the ledger's database answers; nothing while it is away."""
+        with contextlib.suppress(psycopg.Error):
+            with psycopg.connect(libpq_url(self._database), autocommit=True, connect_timeout=3) as connection:
+                return connection.execute(sql).fetchall()
+        return []
+
+    @contextlib.contextmanager
+    def hurried(self) -> Iterator[None]:
+        """Meanwhile the submitter submits, however much is open already."""
+        (self.folder / "hurry").touch()
+        try:
+            yield
+        finally:
+            (self.folder / "hurry").unlink()
+
     def close_doors(self) -> None:
         """The submitter submits no more; what it submitted goes on."""
         (self.folder / "closing").touch()
 
     @property
-    def deaths(self) -> Counter[str]:
-        """Programs that ended by themselves, and how often."""
-        return Counter({p.name: p.died for p in self.programs if p.died})
+    def deaths(self) -> dict[str, list[int]]:
+        """Programs that ended by themselves, with their exit codes."""
+        return {p.name: p.died for p in self.programs if p.died}
 
     def write_stacks(self) -> str:
-        """The stacks of all threads of all workers, as they are now."""
-        for worker in self.workers.values():
-            if worker.pid is not None:
-                for pid in (worker.pid, *(child.pid for child in worker.children())):
+        """The stacks of all threads of all workers and clients, as they are now."""
+        for program in (*self.workers.values(), *self.clients.values()):
+            if program.pid is not None:
+                for pid in (program.pid, *(child.pid for child in program.children())):
                     with contextlib.suppress(ProcessLookupError):
                         with self.stacks.open("a") as file:
-                            file.write(f"\n== {worker.name}, process {pid} ==\n")
+                            file.write(f"\n== {program.name}, process {pid} ==\n")
                         os.kill(pid, signal.SIGUSR2)
                         time.sleep(0.2)
         return self.stacks.read_text() if self.stacks.exists() else ""

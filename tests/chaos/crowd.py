@@ -44,7 +44,13 @@ AGAIN_SECONDS = 0.2
 
 
 def is_closing() -> bool:
+    """Nothing new is submitted any more."""
     return (folder / "closing").exists()
+
+
+def is_hurried() -> bool:
+    """Submit and answer now, whatever the plan was: the broker hangs, and nobody may notice."""
+    return (folder / "hurry").exists()
 
 
 @dataclass(order=True)
@@ -102,6 +108,8 @@ class Submitter:
                 continue
             while not is_closing() and self._open() >= self._at_once:
                 self._agenda.work(time.monotonic() + 0.1)
+                if is_hurried():
+                    break
             # What a life before this one may have submitted is submitted to the end.
             if is_closing() and name not in asked:
                 break
@@ -184,7 +192,7 @@ class Warehouse:
             self._name(intent_id)
         elif step == "charge" and line["ev"] in ("N", "X"):
             # The wait opens some milliseconds from now: sometimes the report is there before, sometimes after.
-            self._begin(intent_id, "early", self._random.uniform(0.0, 0.012))
+            self._begin(intent_id, "early", self._random.uniform(0.0, self._random.choice((0.012, 0.06))))
         elif step == "tell" and line["ev"] == "N":
             self._begin(intent_id, "late", self._random.choice((0.0, self._random.uniform(0.0, 0.5))))
 
@@ -251,7 +259,7 @@ class Person:
                 last = self._seen.get(wait.id)
                 if last is None:
                     self._seen[wait.id] = self._plan(wait)
-                elif time.monotonic() > last + PATIENCE_SECONDS:
+                elif time.monotonic() > last + PATIENCE_SECONDS or (last > time.monotonic() and is_hurried()):
                     self._seen[wait.id] = time.monotonic()
                     self._answer(wait, "approved")
             self._agenda.work(time.monotonic() + 0.05)
@@ -261,7 +269,7 @@ class Person:
         shared = random.Random(f"{self._seed}:{wait.id}")
         plan = shared.choices(("alone", "race", "clock", "cancel", "silence"), (20, 30, 25, 10, 15))[0]
         actor = shared.choice(("ana", "bob"))
-        moment = wait.opened_at.timestamp() + shared.uniform(0.1, 0.6)
+        moment = wait.opened_at.timestamp() + shared.choice((shared.uniform(0.1, 0.6), shared.uniform(0.6, 5.0)))
         if wait.timeout_at is not None and plan == "clock":
             # The sweep that lets it expire comes within a tick of the timeout.
             moment = wait.timeout_at.timestamp() + shared.uniform(-0.02, 0.6)

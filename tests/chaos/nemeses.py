@@ -15,12 +15,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import psutil
 import redis
 
 from .cluster import LEASE_SECONDS, Cluster
 
 #: How long a broker hangs: far longer than a caller may be held up.
 HANG_SECONDS = 3.0
+#: A worker has its pool within this, also on a busy machine.
+START_SECONDS = 10.0
+#: Replies are lying in wait so long.
+LOSE_SECONDS = 6.0
+#: A pool child is left alone so long: a worker whose first children all die before they are up ends itself, by Celery's
+#: own rule, and would say nothing about ours.
+UP_SECONDS = 1.5
 
 
 @dataclass(frozen=True)
@@ -54,13 +62,22 @@ class Act:
 
 
 def kill_child(cluster: Cluster, rng: random.Random) -> int:
-    children = [child for worker in cluster.workers.values() for child in worker.children()]
-    if not children:
+    _wait_for(lambda: bool(_children(cluster)), START_SECONDS)
+    if not (children := _children(cluster)):
         return 0
-    with contextlib.suppress(Exception):
-        rng.choice(children).kill()
+    # Mostly one that is in the middle of something: the others have nothing to lose.
+    busy = cluster.busy_pids()
+    hit = [child for child in children if child.pid in busy] if rng.random() < 0.8 else []
+    with contextlib.suppress(psutil.Error):
+        rng.choice(hit or children).kill()
         return 1
     return 0
+
+
+def _children(cluster: Cluster) -> list[psutil.Process]:
+    """Pool children that are up, of workers that are."""
+    workers = [worker for worker in cluster.workers.values() if worker.is_up(UP_SECONDS)]
+    return [child for worker in workers for child in worker.children(UP_SECONDS)]
 
 
 def kill_worker(cluster: Cluster, rng: random.Random) -> int:
@@ -68,6 +85,7 @@ def kill_worker(cluster: Cluster, rng: random.Random) -> int:
     worker.kill()
     time.sleep(rng.choice((0.0, rng.uniform(0.0, 1.5))))
     worker.start()
+    _wait_for(worker.is_up, START_SECONDS)
     return 1
 
 
@@ -77,6 +95,7 @@ def kill_both_workers(cluster: Cluster, rng: random.Random) -> int:
     time.sleep(rng.uniform(0.0, 1.0))
     for worker in cluster.workers.values():
         worker.start()
+    _wait_for(lambda: all(worker.is_up() for worker in cluster.workers.values()), START_SECONDS)
     return 1
 
 
@@ -133,7 +152,9 @@ def restart_redis(cluster: Cluster, rng: random.Random) -> int:
 
 
 def hang_redis(cluster: Cluster, rng: random.Random) -> int:
-    with cluster.redis.paused():
+    # With somebody to answer meanwhile.
+    _wait_for(lambda: cluster.open_human_waits() >= 2, START_SECONDS)
+    with cluster.hurried(), cluster.redis.paused():
         time.sleep(HANG_SECONDS)
     return 1
 
@@ -156,20 +177,25 @@ def lose_checkpoints(cluster: Cluster, rng: random.Random) -> int:
 def _lose(cluster: Cluster, what: str, count: int) -> int:
     before = cluster.proxy.lost[what]
     cluster.proxy.lose(what, count)
-    until = time.monotonic() + 2.0
-    while cluster.proxy.lost[what] < before + count and time.monotonic() < until:
-        time.sleep(0.01)
+    _wait_for(lambda: cluster.proxy.lost[what] >= before + count, LOSE_SECONDS)
     cluster.proxy.lose(what, 0)
     return cluster.proxy.lost[what] - before
 
 
+def _wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    """Until it is so, but no longer than that."""
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.05)
+
+
 PROCESSES, STORES = "processes", "stores"
 ALL: tuple[Nemesis, ...] = (
-    Nemesis("kill child", PROCESSES, kill_child, "SIGKILL of a pool child", 12, weight=14),
+    Nemesis("kill child", PROCESSES, kill_child, "SIGKILL of a pool child", 15, weight=28),
     Nemesis("kill worker", PROCESSES, kill_worker, "SIGKILL of a worker and its pool, then a new one", 2, weight=3),
     Nemesis("kill both workers", PROCESSES, kill_both_workers, "SIGKILL of all workers at once", 0.5),
     Nemesis("pause worker", PROCESSES, pause_worker, "SIGSTOP past the lease, then SIGCONT", 1, weight=2),
-    Nemesis("kill submitter", PROCESSES, kill_submitter, "SIGKILL of the client that submits", 1, weight=2),
+    Nemesis("kill submitter", PROCESSES, kill_submitter, "SIGKILL of the client that submits", 1),
     Nemesis("change beats", PROCESSES, change_beats, "no beat, one, or five", 2, weight=3),
     Nemesis("shift clock", PROCESSES, shift_clock, "a worker's wall clock put hours or a day off", 2, weight=3),
     Nemesis("copy messages", STORES, copy_messages, "messages delivered three times", 10, weight=2),

@@ -66,8 +66,15 @@ class LossyProxy:
             writer.transport.abort()
             return
         wire = _Wire(self, writer, server_writer)
-        await asyncio.gather(wire.up(reader), wire.down(server_reader), return_exceptions=True)
+        # However either direction ends, both do: a client whose server is gone must not wait for it.
+        both = [asyncio.ensure_future(wire.up(reader)), asyncio.ensure_future(wire.down(server_reader))]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not wire.is_losing:
+            wire.cut()
+        await asyncio.wait(both)
         wire.cut()
+        for one in both:
+            one.exception()
 
     def wants_lost(self, what: str | None) -> bool:
         if what is None or self._armed[what] <= 0:
@@ -87,12 +94,13 @@ class _Wire:
     def __init__(self, proxy: LossyProxy, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self._proxy, self._client, self._server = proxy, client, server
         self._inserts: set[bytes] = set()
-        self._mute = False
+        #: A reply is being lost: nothing reaches the client any more.
+        self.is_losing = False
 
     async def up(self, reader: asyncio.StreamReader) -> None:
         while data := await reader.read(65536):
             lost = self._proxy.wants_lost(self._kind(data))
-            self._mute = self._mute or lost
+            self.is_losing = self.is_losing or lost
             self._server.write(data)
             await self._server.drain()
             if lost:
@@ -100,16 +108,13 @@ class _Wire:
                 self._client.transport.abort()
                 # The server is left time to do what it was sent before it sees its client gone.
                 await asyncio.sleep(0.5)
-                break
-        self.cut()
+                return
 
     async def down(self, reader: asyncio.StreamReader) -> None:
         while data := await reader.read(65536):
-            if not self._mute:
+            if not self.is_losing:
                 self._client.write(data)
                 await self._client.drain()
-        if not self._mute:
-            self.cut()
 
     def cut(self) -> None:
         self._client.transport.abort()

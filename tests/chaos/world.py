@@ -27,7 +27,7 @@ from axme_celery import Axme, beats, extension, ledger, relay
 from axme_celery.ledger import SqlLedger, tables
 from axme_celery.ledger.engine import Engines
 from axme_celery.ledger.migrate import upgrade
-from axme_celery.model import Change
+from axme_celery.model import Change, Fence
 from axme_celery.ports import Runtime
 from axme_celery.relay import RelayThread
 from axme_celery.signals import install
@@ -143,7 +143,7 @@ class PausableLedger:
         self._held(changes)
         return self._ledger.commit(*changes, connection=connection)
 
-    def transaction(self, checkpoint: Callable[[Any], Any], fence: tuple[str, int]) -> Any:
+    def transaction(self, checkpoint: Callable[[Any], Any], fence: Fence) -> Any:
         self._held(())
 
         def held_after(connection: Any) -> Any:
