@@ -320,8 +320,8 @@ class Cluster:
                 self._beats.append(beat)
                 beat.start()
 
-    def busy_pids(self) -> set[int]:
-        """Processes that are in the middle of an intent's body, as far as the end of the history tells."""
+    def busy_pids(self, *, in_a_step: bool = False) -> set[int]:
+        """Processes that are in the middle of an intent's body (or even of a step), as far as the history's end tells."""
         with self.history.open("rb") as file:
             file.seek(max(0, self.history.stat().st_size - 50_000))
             _, *lines = file.read().split(b"\n")
@@ -330,7 +330,7 @@ class Cluster:
             told = json.loads(line)
             if "op" not in told:
                 last[told["pid"]] = told["ev"]
-        return {pid for pid, ev in last.items() if ev not in ("D", "W+")}
+        return {pid for pid, ev in last.items() if ev == "S" or not (in_a_step or ev in ("D", "W+"))}
 
     def open_human_waits(self) -> int:
         """How many questions are open to people; 0 while the database is away."""

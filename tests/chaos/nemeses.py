@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import psutil
 import redis
 
-from .cluster import LEASE_SECONDS, Cluster
+from .cluster import LEASE_SECONDS, Cluster, Program
 
 #: How long a broker hangs: far longer than a caller may be held up.
 HANG_SECONDS = 3.0
@@ -100,10 +100,18 @@ def kill_both_workers(cluster: Cluster, rng: random.Random) -> int:
 
 
 def pause_worker(cluster: Cluster, rng: random.Random) -> int:
-    worker = cluster.workers[rng.choice(sorted(cluster.workers))]
+    # One that is in the middle of a step: its child wakes up as a zombie and wants to record what it did.
+    _wait_for(lambda: bool(_in_a_step(cluster)), START_SECONDS)
+    worker = rng.choice(_in_a_step(cluster) or [cluster.workers[name] for name in sorted(cluster.workers)])
     with worker.paused(with_children=rng.random() < 0.7):
         time.sleep(LEASE_SECONDS + rng.uniform(0.5, 1.5))
     return 1
+
+
+def _in_a_step(cluster: Cluster) -> list[Program]:
+    """Workers one of whose children is in the middle of a step."""
+    busy = cluster.busy_pids(in_a_step=True)
+    return [worker for _, worker in sorted(cluster.workers.items()) if any(c.pid in busy for c in worker.children())]
 
 
 def kill_submitter(cluster: Cluster, rng: random.Random) -> int:

@@ -31,8 +31,11 @@ tasks = reference.Tasks(axme)
 
 
 def linger() -> None:
-    """Most steps are quick, some take up to ``linger_seconds``."""
-    if linger_seconds and random.random() < 0.3:
+    """Most steps are quick, some take up to ``linger_seconds``, and a few much longer: as long as a lease."""
+    kind = random.random()
+    if linger_seconds and kind < 0.05:
+        time.sleep(random.uniform(2.0, 6.0) * linger_seconds)
+    elif linger_seconds and kind < 0.3:
         time.sleep(random.uniform(0.0, linger_seconds))
 
 
