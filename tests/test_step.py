@@ -29,7 +29,7 @@ from axme_celery import (
 )
 from axme_celery.errors import StaleChange
 from axme_celery.ledger import SqlLedger
-from axme_celery.model import Checkpoint, Lease, Recorded, Status
+from axme_celery.model import Checkpoint, Fence, Lease, Recorded, Status
 from axme_celery.sweep import lose
 from axme_celery.testing import Stage
 from axme_celery.tracker import open_tracker
@@ -720,7 +720,7 @@ def test_a_tracker_in_the_same_sqlite_file_does_not_make_a_transaction_step_wait
         return Checkpoint(leg_id="leg", name="s", nth=1, position=0, run=1)
 
     with pytest.raises(StaleChange):
-        ledger.transaction(within, ("leg", 1))
+        ledger.transaction(within, Fence("leg", 1, "claim"))
     tracker.put_progress("leg", 2, 2, None)
 
     assert took[0] < 5

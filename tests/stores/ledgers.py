@@ -17,6 +17,7 @@ from axme_celery.ledger import SqlLedger
 from axme_celery.model import (
     Change,
     Checkpoint,
+    Fence,
     Intent,
     Leg,
     LegRecord,
@@ -52,7 +53,7 @@ def new_intent(ledger: SqlLedger, **fields: Any) -> Change:
 
 def claim(ledger: SqlLedger, leg_id: str, run: int = 1) -> Change:
     record = recorded(ledger, leg_id)
-    return lifecycle.claim(record.intent, record.leg, run, worker="box:1", token=uuid7(), on=occasion(ledger))
+    return lifecycle.claim(record.intent, record.leg, run, worker="box:1", token=f"claim-{run}", on=occasion(ledger))
 
 
 def lost(ledger: SqlLedger, leg_id: str, run: int = 1) -> Change:
@@ -96,14 +97,19 @@ def answered(ledger: SqlLedger, wait_id: str, by: str = "ana", outcome: str = "a
     return lifecycle.answer(record, outcome=outcome, by=by, on=occasion(ledger))
 
 
+def held(leg_id: str, run: int = 1) -> Fence:
+    """How a run that ``claim`` made holds its leg."""
+    return Fence(leg_id, run, f"claim-{run}")
+
+
 def step_done(leg_id: str, name: str = "fetch", *, nth: int = 1, run: int = 1, value: str = "1") -> Change:
     checkpoint = Checkpoint(leg_id=leg_id, name=name, nth=nth, position=nth - 1, run=run, value=value)
-    return Change(fence=(leg_id, run), checkpoints=(checkpoint,))
+    return Change(fence=held(leg_id, run), checkpoints=(checkpoint,))
 
 
 def step_begun(leg_id: str, name: str = "pay", *, run: int = 1) -> Change:
     checkpoint = Checkpoint(leg_id=leg_id, name=name, nth=1, position=0, run=run, recorded=Recorded.STARTED)
-    return Change(fence=(leg_id, run), checkpoints=(checkpoint,))
+    return Change(fence=held(leg_id, run), checkpoints=(checkpoint,))
 
 
 # -- committed ------------------------------------------------------------------

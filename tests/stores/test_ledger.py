@@ -39,7 +39,18 @@ from axme_celery.model import (
 
 from . import ledgers
 from .conftest import MovedClock
-from .ledgers import everything, human_wait, new_intent, occasion, recorded, running, step_done, submitted, waiting
+from .ledgers import (
+    everything,
+    held,
+    human_wait,
+    new_intent,
+    occasion,
+    recorded,
+    running,
+    step_done,
+    submitted,
+    waiting,
+)
 
 # -- what is written is read again, to the letter ---------------------------------
 
@@ -220,7 +231,7 @@ def test_a_run_that_was_replaced_may_record_nothing(ledger: SqlLedger) -> None:
         with pytest.raises(StaleChange, match="run 1 of leg"):
             ledger.commit(change)
     with pytest.raises(StaleChange, match="run 1 of leg"):
-        ledger.transaction(lambda connection: insert_theirs(connection, leg_id), (leg_id, 1))
+        ledger.transaction(lambda connection: insert_theirs(connection, leg_id), held(leg_id))
 
     assert recorded(ledger, leg_id).checkpoints == ()
     assert not their_rows(ledger)
@@ -317,7 +328,7 @@ def test_a_transaction_step_commits_with_its_checkpoint(ledger: SqlLedger) -> No
     """Both or neither: here both."""
     leg_id = running(ledger).leg.id
 
-    ledger.transaction(lambda connection: insert_theirs(connection, leg_id), (leg_id, 1))
+    ledger.transaction(lambda connection: insert_theirs(connection, leg_id), held(leg_id))
 
     assert their_rows(ledger) == [leg_id]
     assert ledger.checkpoint(leg_id, "book", 1) is not None
@@ -338,9 +349,9 @@ def test_a_transaction_step_that_raises_leaves_nothing(ledger: SqlLedger) -> Non
         raise AssertionError("unreachable")
 
     with pytest.raises(ValueError, match="theirs"):
-        ledger.transaction(fails, (leg_id, 1))
+        ledger.transaction(fails, held(leg_id))
     with pytest.raises(Exception, match="nowhere"):
-        ledger.transaction(breaks, (leg_id, 1))
+        ledger.transaction(breaks, held(leg_id))
 
     assert their_rows(ledger) == []
     assert ledger.checkpoint(leg_id, "book", 1) is None
@@ -357,7 +368,7 @@ def test_reading_inside_a_transaction_step_disturbs_nothing(ledger: SqlLedger) -
         return checkpoint
 
     make_theirs(ledger)
-    ledger.transaction(looks_around, (record.leg.id, 1))
+    ledger.transaction(looks_around, held(record.leg.id))
 
     assert their_rows(ledger) == [record.leg.id]
 
@@ -373,14 +384,14 @@ def test_writing_past_a_transaction_step_on_sqlite_is_refused_at_once(tmp_path: 
         raise AssertionError("unreachable")
 
     with pytest.raises(BadInput, match="connection="):
-        ledger.transaction(writes_past, (leg_id, 1))
+        ledger.transaction(writes_past, held(leg_id))
     assert time.monotonic() - began < 5
 
     def writes_along(connection: object) -> Checkpoint:
         ledger.commit(other, connection=connection)  # type: ignore[arg-type]
         return insert_theirs(connection, leg_id)
 
-    ledger.transaction(writes_along, (leg_id, 1))
+    ledger.transaction(writes_along, held(leg_id))
     assert ledger.leg_record(other.legs[0][1].id) is not None
     ledger.close()
 
@@ -1072,7 +1083,7 @@ def test_a_database_that_is_away_is_a_clear_error(tmp_path: Path) -> None:
             lambda: ledger.revision(),  # noqa: B023
             lambda: ledger.commit(Change(closes=(("x", "DISCARDED", None, None),))),  # noqa: B023
             lambda: ledger.outbox_settle(["x"]),  # noqa: B023
-            lambda: ledger.transaction(lambda c: step_done("x").checkpoints[0], ("x", 1)),  # noqa: B023
+            lambda: ledger.transaction(lambda c: step_done("x").checkpoints[0], held("x")),  # noqa: B023
         ):
             with pytest.raises(LedgerUnavailable):
                 call()

@@ -211,7 +211,8 @@ def test_of_two_workers_with_one_run_only_the_later_may_end_it(any_stage, axme, 
     intent = any_stage.submit(work.s())
 
     assert intent.status is Status.IN_PROGRESS
-    assert [leg.status for leg in intent.legs()] == [LegStatus.RUNNING]
+    # Still the other worker's, or queued again once that one, which the test does not run on, fell silent.
+    assert [leg.status for leg in intent.legs()] in ([LegStatus.RUNNING], [LegStatus.QUEUED])
     assert intent.waits() == []
 
 

@@ -12,7 +12,7 @@ from axme_celery.ledger import SqlLedger
 from axme_celery.model import Checkpoint, Leg
 
 from . import ledgers
-from .ledgers import STILL_RUNNING, in_thread, recorded, running, step_begun, step_done
+from .ledgers import STILL_RUNNING, held, in_thread, recorded, running, step_begun, step_done
 
 #: Long enough for a write that does not wait to be through.
 MOMENT_SECONDS = 0.5
@@ -38,7 +38,7 @@ def the_end_of_a_started_step(ledger: SqlLedger, leg: Leg) -> Callable[[], objec
 
 def a_step_in_a_transaction(ledger: SqlLedger, leg: Leg) -> Callable[[], object]:
     checkpoint = Checkpoint(leg_id=leg.id, name="fetch", nth=1, position=0, run=1, value="1")
-    return lambda: ledger.transaction(lambda connection: checkpoint, (leg.id, 1))
+    return lambda: ledger.transaction(lambda connection: checkpoint, held(leg.id))
 
 
 @pytest.mark.parametrize("write", [a_step, the_end_of_a_started_step, a_step_in_a_transaction])

@@ -14,7 +14,7 @@ from axme_celery.ledger import SqlLedger
 from axme_celery.model import Change, Checkpoint, DeadLetter, Leg, LegStatus, WaitStatus
 
 from . import ledgers
-from .ledgers import assert_whole, new_intent, recorded, running, submitted, waiting
+from .ledgers import assert_whole, held, new_intent, recorded, running, submitted, waiting
 from .proxy import BreakingProxy, How
 
 COMMIT = b"COMMIT\x00"
@@ -176,7 +176,7 @@ def book(on: Lossy, leg: Leg, n: int) -> Callable[[], Checkpoint]:
         connection.execute(text("INSERT INTO theirs VALUES (:leg)"), {"leg": leg.id})  # type: ignore[attr-defined]
         return Checkpoint(leg_id=leg.id, name="book", nth=1, position=0, run=1, value=str(n))
 
-    return lambda: on.ledger.transaction(within, (leg.id, 1))
+    return lambda: on.ledger.transaction(within, held(leg.id))
 
 
 @pytest.mark.parametrize(("how", "times"), [("done", 20), ("done late", 3), ("lost", 5)])

@@ -16,7 +16,7 @@ from axme_celery.model import Checkpoint
 from tests.servers import PrivatePostgres
 
 from . import ledgers
-from .ledgers import assert_whole, new_intent, recorded, running, step_done, submitted, waiting
+from .ledgers import assert_whole, held, new_intent, recorded, running, step_done, submitted, waiting
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_a_transaction_step_cut_off_by_a_crash_has_not_happened(
         return Checkpoint(leg_id=leg.id, name="book", nth=1, position=0, run=1)
 
     with pytest.raises(Exception, match=r"connection|terminat|closed"):
-        ledger.transaction(cut_off, (leg.id, 1))
+        ledger.transaction(cut_off, held(leg.id))
 
     with ledger.engines.durable.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM theirs")) == 0
@@ -246,7 +246,7 @@ def test_a_transaction_step_is_as_isolated_as_the_database_says(serializable: Sq
         seen.append(connection.scalar(text("SHOW transaction_isolation")))  # type: ignore[attr-defined]
         return Checkpoint(leg_id=leg.id, name="look", nth=1, position=0, run=1)
 
-    serializable.transaction(look, (leg.id, 1))
+    serializable.transaction(look, held(leg.id))
     assert seen == ["serializable"]
 
 

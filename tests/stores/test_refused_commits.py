@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from axme_celery.errors import LedgerUnavailable
 from axme_celery.ledger import SqlLedger, tables
 from axme_celery.ledger.rows import to_row
-from axme_celery.model import Checkpoint, Leg, LegStatus
+from axme_celery.model import Checkpoint, Fence, Leg, LegStatus
 
 
 class Refusing(sqlite3.Connection):
@@ -64,12 +64,18 @@ def test_a_transaction_step_whose_commit_was_refused_is_not_taken_for_recorded(l
     recorded = Checkpoint(leg_id="leg", name="book", nth=1, position=0, run=1, value='"done"')
     with ledger.engines.connect() as connection, connection.begin():
         leg = Leg(
-            id="leg", intent_id="i", task="t", signature={}, status=LegStatus.RUNNING, created_at=datetime.now(UTC)
+            id="leg",
+            intent_id="i",
+            task="t",
+            signature={},
+            status=LegStatus.RUNNING,
+            token="claim",
+            created_at=datetime.now(UTC),
         )
         connection.execute(insert(tables.legs), to_row(leg))
     Refusing.refusals = 1
 
     with pytest.raises(LedgerUnavailable):
-        ledger.transaction(lambda connection: recorded, ("leg", 1))
+        ledger.transaction(lambda connection: recorded, Fence("leg", 1, "claim"))
 
     assert ledger.checkpoint("leg", "book", 1) is None
