@@ -91,7 +91,7 @@ def test_a_child_keeps_what_it_inherited_untouched(postgres_ledger: SqlLedger) -
     assert parents.pool.checkedin() == 1  # type: ignore[attr-defined]
 
     def look() -> None:
-        assert engine._inherited[-1] is parents
+        assert parents in engine._inherited
         assert parents.pool.checkedin() == 1  # type: ignore[attr-defined]
         assert ledger.engines.durable is not parents
         submitted(ledger)
@@ -99,7 +99,7 @@ def test_a_child_keeps_what_it_inherited_untouched(postgres_ledger: SqlLedger) -
 
         def look_again() -> None:
             assert parents in engine._inherited
-            assert engine._inherited[-1] is childs
+            assert childs in engine._inherited
             submitted(ledger)
 
         assert in_child(look_again) == 0
