@@ -48,6 +48,8 @@ def open_wait(intent: Intent, leg: Leg, wait: Wait, *, child: Change | None, on:
             wait_id=wait.id,
             to=list(wait.to),
             task_type=wait.request.get("task_type"),
+            title=wait.title,
+            outcomes=wait.request.get("outcomes"),
         )
         outbox = (notice_delivery(story.intent, wait, "wait_opened", wait.to, on),)
     change = story.change(legs=((leg, resting),), waits=((None, wait),), outbox=outbox)
