@@ -21,10 +21,11 @@ from celery.canvas import Signature
 from celery.exceptions import WorkerLostError
 
 from . import answer, beat, codec, failure, forms, notifiers, signals, submit, work
+from .calls import Calls
 from .config import Settings
 from .cron import next_moment
 from .durations import Duration, moment, seconds
-from .errors import AxmeError, BadInput, BadSetting, IntentEnded, NotFound
+from .errors import AxmeError, BadInput, IntentEnded, NotFound
 from .handle import IntentHandle
 from .ids import uuid7
 from .keeper import Keeper
@@ -53,6 +54,7 @@ class Axme:
         os.register_at_fork(after_in_child=self._renew_lock)
         self.worker = WorkerState()
         self.keeper = Keeper(self)
+        self.calls = Calls(self)
         self._app: Celery | None = None
         if app is not None:
             self.init_app(app)
@@ -67,6 +69,7 @@ class Axme:
             raise BadInput(f"app {app.main!r} has an Axme already; use app.axme")
         self._app = app
         app.axme = self
+        self.calls.install(app)
         beat.register(self, app)
         signals.connect(self)
 
@@ -87,13 +90,7 @@ class Axme:
     def read_settings(self, **overrides: Any) -> Settings:
         """The settings as the application's configuration has them now, but for these. Raises BadSetting."""
         conf = self.app.conf
-        settings = Settings.read(conf, conf.broker_url, **{**self._overrides, **overrides})
-        if settings.tasks:
-            raise BadSetting(
-                "axme_tasks is not in this version yet: ordinary tasks become intents by axme.submit(task.s(...)); "
-                "remove the setting"
-            )
-        return settings
+        return Settings.read(conf, conf.broker_url, **{**self._overrides, **overrides})
 
     # -- tasks -----------------------------------------------------------------------
 
@@ -288,13 +285,16 @@ class Axme:
         return result
 
     def adopt(self, signature: Signature) -> JsonDict:
-        """Make an intent of a durable task's message that came without one; the header it should have had."""
+        """Make an intent of a message that came without one, of a task that is ours; the header it should have had."""
         read = self.read_work(signature)
         record = self.runtime.ledger.leg_record(read.leg_id, history=False)
         if record is not None:
             return {"intent": record.intent.id, "run": record.leg.run}
-        (intent,) = submit.submit(self.runtime, [Submission(work=read)])
-        return {"intent": intent.id, "run": 1}
+        kept = submit.keep_call(self.runtime, Submission(work=read))
+        if kept.row is not None:
+            # Its message is here; it need not be sent.
+            self.runtime.relay.settled([kept.row.id])
+        return {"intent": kept.intent.id, "run": 1}
 
     def _wire(self) -> Runtime:
         # Here, so that a process that only names tasks (celery --help, a web app's import) does not load SQLAlchemy.
