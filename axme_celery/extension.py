@@ -30,6 +30,7 @@ from .handle import IntentHandle
 from .ids import uuid7
 from .keeper import Keeper
 from .model import Delivery, DeliveryKind, Intent, JsonDict, Work
+from .people import People
 from .ports import Ledger, Relay, Runtime, Sender, Tracker
 from .relay import RelayThread
 from .shared import WorkerState
@@ -38,7 +39,7 @@ from .texts import line
 from .tracker import open_tracker
 
 
-class Axme:
+class Axme(People):
     """Durable intents for a Celery application.
 
     app:       the Celery application; may be given later with ``init_app``.
@@ -205,14 +206,6 @@ class Axme:
                 return
             after = (page[-1].created_at, page[-1].id)
             left = None if left is None else left - len(page)
-
-    def answer(self, wait: Any, outcome: str, *, by: str, comment: str | None = None, data: Any = None) -> IntentHandle:
-        """A person's answer to a human wait: the wait, its id, or the id of an intent with exactly one open.
-
-        The first committed answer wins. Raises WaitClosed (who and when) for a closed wait, NotAllowed, BadInput.
-        """
-        wait_id = wait if isinstance(wait, str) else wait.id
-        return self._handle(answer.answer(self.runtime, wait_id, outcome, by=by, comment=comment, data=data))
 
     def complete_tool(self, tool: str, job_id: str, result: Any = None, error: Any = None) -> None:
         """A tool's report that its job is done or has failed. It may come before its wait opens, and may be repeated."""
@@ -459,6 +452,8 @@ def _notice_text(body: JsonDict, intent_id: str) -> str:
         "wait_opened": "Your decision is needed",
         "reminder": f"Reminder {body.get('number', 1)}: your decision is still needed",
         "escalation": "This was escalated to you: a decision is needed",
+        "delegated": "This was left to you: your decision is needed",
+        "reassigned": "This was assigned to you: your decision is needed",
     }.get(body["kind"], body["kind"])
     if body["kind"] == "dead_letter":
         return f"{body['reason']}\nIntent {intent_id} ({body['type']}): see it with `axme-celery show {intent_id}`."

@@ -19,6 +19,7 @@ from axme_celery import model, notifiers
 from axme_celery.cli import VERBS, main
 from axme_celery.config import Settings
 from axme_celery.durations import words
+from axme_celery.people import People
 from axme_celery.testing import Stage
 
 from .generated import Parts, write
@@ -76,7 +77,7 @@ def _default(key: str, default: Any) -> str:
 def extension() -> str:
     """``Axme``: making it, and its methods."""
     made = _entry("Axme", axme_celery.Axme, heading="###")
-    return "\n\n".join([made, *_methods("axme", axme_celery.Axme, ("app", "settings"))])
+    return "\n\n".join([made, *_methods("axme", axme_celery.Axme, ("app", "settings")), *_methods("axme", People)])
 
 
 def intent() -> str:
