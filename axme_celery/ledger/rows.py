@@ -33,7 +33,7 @@ Record = TypeVar("Record")
 _FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
     Intent: {"status": Status, "tags": tuple},
     Leg: {"status": LegStatus},
-    Wait: {"kind": WaitKind, "status": WaitStatus, "to": tuple, "votes": tuple},
+    Wait: {"kind": WaitKind, "status": WaitStatus, "to": tuple, "votes": tuple, "delegations": tuple},
     Event: {"status": Status},
     Checkpoint: {"recorded": Recorded},
     Delivery: {"kind": DeliveryKind},
