@@ -4,6 +4,10 @@ A worker's parent forks a new pool child whenever one dies, which is when our
 threads are busiest. A fork in the middle of their work would copy locks that
 nobody in the child will ever release. So a thread works behind a gate, and a
 fork waits at all gates for a moment first.
+
+What those threads use at their work (SQLite's connections) is shut only behind
+the gates: shut first, it would keep a thread from finishing while the fork
+waits at its gate for it to finish, and both would stand until patience ends.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from types import TracebackType
 
 #: A fork does not wait longer than this for one thread: a hung broker must not stop a pool from healing.
@@ -51,13 +56,36 @@ class ForkGate:
         self._forking = set()
 
 
-def _all(what: str) -> None:
+#: What is shut behind the gates: (before the fork, after it in the parent, after it in the child).
+_behind: list[tuple[Callable[[], object], Callable[[], object], Callable[[], object]]] = []
+
+
+def behind_gates(
+    before: Callable[[], object], after_in_parent: Callable[[], object], after_in_child: Callable[[], object]
+) -> None:
+    """As ``os.register_at_fork``, but ``before`` is called once no thread is at work behind its gate any more."""
+    _behind.append((before, after_in_parent, after_in_child))
+
+
+def _before_fork() -> None:
     for gate in list(_gates):
-        getattr(gate, what)()
+        gate._before()
+    for before, _, _ in _behind:
+        before()
 
 
-os.register_at_fork(
-    before=lambda: _all("_before"),
-    after_in_parent=lambda: _all("_after_in_parent"),
-    after_in_child=lambda: _all("_after_in_child"),
-)
+def _after_in_parent() -> None:
+    for _, after, _ in _behind:
+        after()
+    for gate in list(_gates):
+        gate._after_in_parent()
+
+
+def _after_in_child() -> None:
+    for _, _, after in _behind:
+        after()
+    for gate in list(_gates):
+        gate._after_in_child()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -30,7 +30,7 @@ HEADER = "axme"
 _OF_ONE_SENDING = frozenset(
     {
         "producer", "connection", "publisher", "router", "result_cls", "add_to_parent", "countdown", "eta", "retry",
-        "retry_policy", "now",
+        "retry_policy", "now", "task_type", "route_name",
     }
 )  # fmt: skip
 

@@ -41,12 +41,13 @@ from .clock import HostClock, LedgerClock
 from .driver import Driver
 from .engine import Engines
 from .health import Health, health
+from .keys import KeyShelf
 from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of
 
 T = TypeVar("T")
 
 
-class SqlLedger:
+class SqlLedger(KeyShelf):
     """The ledger at one database URL. Connects on first use; safe across fork.
 
     ``clock`` replaces the database's own time (tests move it). ``secret`` makes the audit chain a keyed one.
@@ -54,8 +55,7 @@ class SqlLedger:
 
     def __init__(self, url: str, *, clock: Callable[[], datetime] | None = None, secret: str | None = None) -> None:
         self.engines = Engines(url)
-        self._access = Access(self.engines)
-        self._is_sqlite = self.engines.is_sqlite
+        super().__init__(Access(self.engines), self.engines.is_sqlite)
         self._secret = secret.encode() if secret else None
         if clock is not None:
             self._clock: LedgerClock | HostClock = HostClock(clock)

@@ -9,13 +9,14 @@ waits until nobody is at a connection, and finds none open.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
 
 from sqlalchemy import QueuePool
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from ..forkgate import behind_gates
 
 #: A fork waits no longer than this for those who are at a connection: longer than anybody is who waits for nobody.
 PATIENCE_SECONDS = 5.0
@@ -109,4 +110,4 @@ def _after_in_child() -> None:
     _door.__init__()  # type: ignore[misc]
 
 
-os.register_at_fork(before=_before, after_in_parent=_door.open, after_in_child=_after_in_child)
+behind_gates(_before, _door.open, _after_in_child)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from axme_celery.forkgate import ForkGate
 from axme_celery.ledger import SqlLedger, engine
 
 from .ledgers import submitted
@@ -80,6 +81,33 @@ def test_a_fork_in_the_middle_of_connecting_leaves_no_lock_behind(any_url: str) 
     thread.join()
     assert code == 0
     assert ledger.intent(intent.id) == intent
+    ledger.close()
+
+
+def test_a_thread_behind_its_gate_still_gets_a_connection_while_a_fork_waits_for_it(any_url: str) -> None:
+    """Neither waits for the other: the fork begins when the thread has done its piece of work, not when patience ends."""
+    ledger, gate = SqlLedger(any_url), ForkGate()
+    intent = submitted(ledger).intent
+    inside, forking, done = threading.Event(), threading.Event(), threading.Event()
+    os.register_at_fork(before=forking.set)  # runs before all that were registered earlier
+
+    def work() -> None:
+        with gate:
+            inside.set()
+            forking.wait(10)
+            time.sleep(0.1)  # the fork has come to whatever it waits for by now
+            assert ledger.intent(intent.id) == intent
+            done.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    inside.wait()
+
+    def look() -> None:
+        assert done.is_set()
+
+    assert in_child(look) == 0
+    thread.join()
     ledger.close()
 
 
