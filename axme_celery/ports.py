@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from .config import Settings
+from .graph import Join
+from .lifecycle import Occasion
 from .model import (
     Change,
     Checkpoint,
@@ -21,6 +23,7 @@ from .model import (
     Event,
     Fence,
     Intent,
+    JoinRecord,
     JsonDict,
     Lease,
     Leg,
@@ -70,6 +73,25 @@ class Ledger(Protocol):
     def dead_letters(self, state: str | None, after: str | None, limit: int) -> list[DeadLetter]: ...
     def dead_letters_of(self, intent_id: str) -> list[DeadLetter]: ...
     def dead_letter(self, dead_letter_id: str) -> DeadLetter | None: ...
+
+    # pipelines
+    def following(self, after: str, limit: int) -> list[Leg]:
+        """Legs whose turn it is when this leg or join ends, in the order of the canvas."""
+
+    def join_record(self, join_id: str) -> JoinRecord | None: ...
+    def joins(self, intent_id: str) -> list[Join]: ...
+    def full_joins(self, limit: int) -> list[str]: ...
+    def members(self, join_id: str) -> list[str]:
+        """The results of what arrived at a join, as JSON texts, in the order of its members."""
+
+    def open_waits(self, intent_id: str) -> list[Wait]: ...
+    def is_busy(self, intent_id: str, besides: Sequence[str] = ()) -> bool:
+        """Whether anything of an intent is queued, running or about to be, but for these legs and joins."""
+
+    def rests(self, intent_id: str) -> bool:
+        """Whether an intent waits for something, and nothing else of it goes on."""
+
+    def canceled_legs(self, intent_id: str, after: int, limit: int) -> list[Leg]: ...
 
     # what the sweep asks
     def due_waits(self, until: datetime, limit: int) -> list[Timer]: ...
@@ -179,6 +201,9 @@ class Runtime:
     lease_age_seconds: Callable[[], float]
     #: (Celery signature) -> the work it stands for; refuses what cannot be carried.
     read_work: Callable[[Any], Work]
+    #: (intent, leg, value before it, occasion) -> the wait a wait node opens, and the child intent it is for, if any.
+    #: Raises BadInput when it cannot be opened.
+    open_node: Callable[[Intent, Leg, Any, Occasion], tuple[Wait, Change | None]]
     #: Sleep, for retries inside a step.
     sleep: Callable[[float], None]
     #: Kept in a leg's ``worker``: "host:pid".

@@ -42,12 +42,13 @@ from .driver import Driver
 from .engine import Engines
 from .health import Health, health
 from .keys import KeyShelf
+from .plans import PlanShelf
 from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of
 
 T = TypeVar("T")
 
 
-class SqlLedger(KeyShelf):
+class SqlLedger(KeyShelf, PlanShelf):
     """The ledger at one database URL. Connects on first use; safe across fork.
 
     ``clock`` replaces the database's own time (tests move it). ``secret`` makes the audit chain a keyed one.
@@ -112,7 +113,7 @@ class SqlLedger(KeyShelf):
         if connection is None:
             durable = any(change.durable for change in changes)
             self._access.write(sheet.write, proof_of(sealed), durable=durable)
-            return written
+            return tuple(replace(c, reached=sheet.reached(c.counts)) if c.counts else c for c in written)
         self._access.make_ready()
         _begin_for_real(connection)
         try:

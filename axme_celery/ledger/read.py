@@ -77,8 +77,8 @@ def intents(c: Connection, filters: JsonDict, after: tuple[datetime, str] | None
 
 
 def legs(c: Connection, intent_id: str) -> list[Leg]:
-    query = select(*columns(Leg)).where(t.legs.c.intent_id == intent_id).order_by(t.legs.c.created_at, t.legs.c.id)
-    return _all(c, Leg, query)
+    query = select(*columns(Leg)).where(t.legs.c.intent_id == intent_id)
+    return _all(c, Leg, query.order_by(t.legs.c.created_at, t.legs.c.position, t.legs.c.id))
 
 
 def checkpoints(c: Connection, intent_id: str) -> list[Checkpoint]:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Table
 
+from ..graph import Join, JoinStatus
 from ..model import (
     Checkpoint,
     DeadLetter,
@@ -33,6 +34,7 @@ Record = TypeVar("Record")
 _FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
     Intent: {"status": Status, "tags": tuple},
     Leg: {"status": LegStatus},
+    Join: {"status": JoinStatus},
     Wait: {"kind": WaitKind, "status": WaitStatus, "to": tuple, "votes": tuple, "delegations": tuple},
     Event: {"status": Status},
     Checkpoint: {"recorded": Recorded},
@@ -45,6 +47,7 @@ _FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
 TABLE_OF: dict[type, Table] = {
     Intent: tables.intents,
     Leg: tables.legs,
+    Join: tables.joins,
     Wait: tables.waits,
     Event: tables.events,
     Checkpoint: tables.checkpoints,
@@ -118,6 +121,6 @@ def _plain(value: Any) -> Any:
         return list(value)
     return (
         value.value
-        if isinstance(value, Status | LegStatus | WaitStatus | WaitKind | Recorded | DeliveryKind | Role)
+        if isinstance(value, Status | LegStatus | JoinStatus | WaitStatus | WaitKind | Recorded | DeliveryKind | Role)
         else value
     )

@@ -44,6 +44,39 @@ def delete(table: Table, guards: tuple[str, ...], is_sqlite: bool) -> Prepared:
 
 
 @functools.cache
+def count_down(is_sqlite: bool) -> Prepared:
+    """One more member of a join has arrived; returns how many are left."""
+    joins = t.joins
+    statement = (
+        update_of(joins)
+        .where(joins.c.id == bindparam("id"), joins.c.status == "OPEN", joins.c.left > 0)
+        .values(left=joins.c.left - 1)
+        .returning(joins.c.left)
+    )
+    return Prepared(statement, is_sqlite)
+
+
+@functools.cache
+def close_legs(is_sqlite: bool) -> Prepared:
+    """Cancel whatever legs of an intent are open."""
+    legs = t.legs
+    statement = (
+        update_of(legs)
+        .where(legs.c.intent_id == bindparam("intent_id"), legs.c.status.not_in(["DONE", "FAILED", "CANCELED"]))
+        .values(status="CANCELED", ended_at=bindparam("at"), error=bindparam("error"), due_at=None)
+    )
+    return Prepared(statement, is_sqlite)
+
+
+@functools.cache
+def close_joins(is_sqlite: bool) -> Prepared:
+    """Cancel whatever joins of an intent are open."""
+    joins = t.joins
+    where = (joins.c.intent_id == bindparam("intent_id"), joins.c.status == "OPEN")
+    return Prepared(update_of(joins).where(*where).values(status="CANCELED"), is_sqlite)
+
+
+@functools.cache
 def hold_run(is_sqlite: bool) -> Prepared:
     """Find and lock a leg's row while the claim of this run and token still is the running one.
 

@@ -10,6 +10,7 @@ time, ``ends`` how an intent is ended from outside.
 from .ends import cancel, time_out
 from .handover import delegate, extend_intent, extend_wait, reassign
 from .moves import MOVES, NOTES, Occasion
+from .opening import due
 from .runs import (
     claim,
     complete,
@@ -22,18 +23,24 @@ from .runs import (
     resend,
     retry,
     submit,
+    submit_plan,
     unpark,
 )
 from .shown import shown_hash
+from .turns import Fallout, Turn, join_too_large, pass_join, rest
 from .voters import REQUESTER, Refusal, barred, folded, may_answer, needs_comment, vote_of
-from .waits import answer, due, fire, heartbeat, open_wait, rest_again
+from .waits import Finish, NodeEnd, answer, fire, heartbeat, open_wait, rest_again
 
 __all__ = [
     "MOVES",
     "NOTES",
     "REQUESTER",
+    "Fallout",
+    "Finish",
+    "NodeEnd",
     "Occasion",
     "Refusal",
+    "Turn",
     "answer",
     "barred",
     "cancel",
@@ -48,19 +55,23 @@ __all__ = [
     "folded",
     "hand_back",
     "heartbeat",
+    "join_too_large",
     "lose",
     "may_answer",
     "needs_comment",
     "open_wait",
     "park",
+    "pass_join",
     "reassign",
     "repeat",
     "replay_from",
     "resend",
+    "rest",
     "rest_again",
     "retry",
     "shown_hash",
     "submit",
+    "submit_plan",
     "time_out",
     "unpark",
     "vote_of",
