@@ -6,7 +6,10 @@ raising. ``moves`` has the tables, ``runs`` a leg's life, ``waits`` a wait's,
 ``ends`` how an intent is ended from outside.
 """
 
+from . import agents
 from .ends import cancel, time_out
+from .ends import fail as fail_from_outside
+from .gates import GATE, gated
 from .moves import MOVES, NOTES, Occasion
 from .runs import (
     claim,
@@ -25,16 +28,20 @@ from .runs import (
 from .waits import answer, due, fire, heartbeat, open_wait, rest_again
 
 __all__ = [
+    "GATE",
     "MOVES",
     "NOTES",
     "Occasion",
+    "agents",
     "answer",
     "cancel",
     "claim",
     "complete",
     "due",
     "fail",
+    "fail_from_outside",
     "fire",
+    "gated",
     "hand_back",
     "heartbeat",
     "lose",
