@@ -22,15 +22,17 @@ from celery.exceptions import WorkerLostError
 
 from . import agents, answer, beat, codec, failure, forms, notifiers, signals, submit, work
 from .bindings import Bindings
+from .calls import Calls
 from .config import Settings
 from .cron import next_moment
 from .durations import Duration, moment, seconds
-from .errors import AxmeError, BadInput, BadSetting, IntentEnded, NotFound
+from .errors import AxmeError, BadInput, IntentEnded, NotFound
 from .handle import IntentHandle
 from .ids import uuid7
 from .keeper import Keeper
 from .model import Delivery, DeliveryKind, Intent, JsonDict, Work
 from .parties import SCHEME, Addressed, address
+from .people import People
 from .ports import Ledger, Relay, Runtime, Sender, Tracker
 from .relay import RelayThread
 from .shared import WorkerState
@@ -39,7 +41,7 @@ from .texts import line
 from .tracker import open_tracker
 
 
-class Axme:
+class Axme(People):
     """Durable intents for a Celery application.
 
     app:       the Celery application; may be given later with ``init_app``.
@@ -57,6 +59,7 @@ class Axme:
         #: Which tasks serve which addresses and types.
         self.bindings = Bindings()
         self.keeper = Keeper(self)
+        self.calls = Calls(self)
         self._app: Celery | None = None
         if app is not None:
             self.init_app(app)
@@ -71,6 +74,7 @@ class Axme:
             raise BadInput(f"app {app.main!r} has an Axme already; use app.axme")
         self._app = app
         app.axme = self
+        self.calls.install(app)
         beat.register(self, app)
         signals.connect(self)
 
@@ -91,13 +95,7 @@ class Axme:
     def read_settings(self, **overrides: Any) -> Settings:
         """The settings as the application's configuration has them now, but for these. Raises BadSetting."""
         conf = self.app.conf
-        settings = Settings.read(conf, conf.broker_url, **{**self._overrides, **overrides})
-        if settings.tasks:
-            raise BadSetting(
-                "axme_tasks is not in this version yet: ordinary tasks become intents by axme.submit(task.s(...)); "
-                "remove the setting"
-            )
-        return settings
+        return Settings.read(conf, conf.broker_url, **{**self._overrides, **overrides})
 
     # -- tasks -----------------------------------------------------------------------
 
@@ -222,14 +220,6 @@ class Axme:
             after = (page[-1].created_at, page[-1].id)
             left = None if left is None else left - len(page)
 
-    def answer(self, wait: Any, outcome: str, *, by: str, comment: str | None = None, data: Any = None) -> IntentHandle:
-        """A person's answer to a human wait: the wait, its id, or the id of an intent with exactly one open.
-
-        The first committed answer wins. Raises WaitClosed (who and when) for a closed wait, NotAllowed, BadInput.
-        """
-        wait_id = wait if isinstance(wait, str) else wait.id
-        return self._handle(answer.answer(self.runtime, wait_id, outcome, by=by, comment=comment, data=data))
-
     def complete_tool(self, tool: str, job_id: str, result: Any = None, error: Any = None) -> None:
         """A tool's report that its job is done or has failed. It may come before its wait opens, and may be repeated."""
         answer.complete_tool(self.runtime, tool, job_id, result, error)
@@ -308,13 +298,16 @@ class Axme:
         return result
 
     def adopt(self, signature: Signature) -> JsonDict:
-        """Make an intent of a durable task's message that came without one; the header it should have had."""
+        """Make an intent of a message that came without one, of a task that is ours; the header it should have had."""
         read = self.read_work(signature)
         record = self.runtime.ledger.leg_record(read.leg_id, history=False)
         if record is not None:
             return {"intent": record.intent.id, "run": record.leg.run}
-        (intent,) = submit.submit(self.runtime, [Submission(work=read)])
-        return {"intent": intent.id, "run": 1}
+        kept = submit.keep_call(self.runtime, Submission(work=read))
+        if kept.row is not None:
+            # Its message is here; it need not be sent.
+            self.runtime.relay.settled([kept.row.id])
+        return {"intent": kept.intent.id, "run": 1}
 
     def _wire(self) -> Runtime:
         # Here, so that a process that only names tasks (celery --help, a web app's import) does not load SQLAlchemy.
@@ -483,6 +476,8 @@ def _notice_text(body: JsonDict, intent_id: str) -> str:
         "wait_opened": "Your decision is needed",
         "reminder": f"Reminder {body.get('number', 1)}: your decision is still needed",
         "escalation": "This was escalated to you: a decision is needed",
+        "delegated": "This was left to you: your decision is needed",
+        "reassigned": "This was assigned to you: your decision is needed",
     }.get(body["kind"], body["kind"])
     if body["kind"] == "dead_letter":
         return f"{body['reason']}\nIntent {intent_id} ({body['type']}): see it with `axme-celery show {intent_id}`."

@@ -246,6 +246,12 @@ class Wait:
     due_at: datetime | None = None
     #: [{"by", "outcome", "comment", "at"}]: one per person, counted against the quorum.
     votes: tuple[JsonDict, ...] = ()
+    #: [{"by", "to", "reason", "at"}]: who left the answer to whom.
+    delegations: tuple[JsonDict, ...] = ()
+    #: HUMAN: when an answer is wanted; past it the wait is overdue, though still open.
+    wanted_at: datetime | None = None
+    #: HUMAN: SHA-256 of what the person is shown, as it was when the wait opened.
+    payload_hash: str | None = None
     outcome: str | None = None
     answered_by: str | None = None
     comment: str | None = None
@@ -454,3 +460,8 @@ class Decision:
     def approved(self) -> bool:
         """True for the outcomes that say yes (approved, confirmed, override_approved)."""
         return self.outcome in {"approved", "confirmed", "override_approved"}
+
+    @property
+    def changes_requested(self) -> bool:
+        """True when they want to see it again, changed; ``comment`` says how."""
+        return self.outcome == "changes_requested"

@@ -32,6 +32,7 @@ from .model import (
     Work,
 )
 from .parties import Agent, Answered, Message, Offer
+from .who import Key
 
 
 class Mailboxes(Protocol):
@@ -125,6 +126,16 @@ class Ledger(Protocol):
         self, sent: Sequence[str], failed: Sequence[Delivery] = (), dead: Sequence[tuple[Delivery, DeadLetter]] = ()
     ) -> None:
         """Remove what was sent, put back what failed with its next moment, file what ran out of tries."""
+
+    # keys
+    def put_key(self, key: Key) -> None: ...
+    def key(self, key_id: str) -> Key | None: ...
+    def key_by_hash(self, hash: str) -> Key | None: ...
+    def keys(self) -> list[Key]: ...
+    def touch_key(self, key_id: str, at: datetime, *, unused: bool = False) -> bool:
+        """Write down its use. ``unused``: only the first use counts; whether this was it."""
+
+    def revoke_key(self, key_id: str, at: datetime) -> None: ...
 
     def close(self) -> None: ...
 

@@ -10,13 +10,28 @@ from typing import Any
 from . import lifecycle
 from .beats import announce, carry_out, occasion
 from .errors import BadInput, IntentEnded, KeyConflict, LedgerUnavailable, NotFound, StaleChange
-from .model import Change, Checkpoint, DeadLetter, Intent, JsonDict, Leg, LegStatus, Status, Wait, WaitKind, Work
+from .model import (
+    Change,
+    Checkpoint,
+    DeadLetter,
+    Delivery,
+    Intent,
+    JsonDict,
+    Leg,
+    LegStatus,
+    Status,
+    Wait,
+    WaitKind,
+    Work,
+)
 from .parties import is_address
 from .ports import Runtime
 from .texts import line, text
 
 #: How often a submission in the caller's own transaction is decided anew.
 TRIES_WITHIN = 3
+#: A caller that sends its message itself has this long to do so; then the outbox does.
+CALLER_SENDS = timedelta(seconds=10)
 #: Options of a signature that one life of an intent used up: how often it was retried, when its message was too old.
 _OF_ONE_LIFE = frozenset({"retries", "expires"})
 
@@ -77,6 +92,44 @@ def submit(rt: Runtime, submissions: Sequence[Submission], connection: Any = Non
         changes = carry_out(rt, decide)
     written = {change.intent.id: change.intent for change in changes if change.intent is not None}
     return [written.get(intent.id, intent) for intent, _ in decided]
+
+
+@dataclass(frozen=True)
+class KeptCall:
+    """A call that is an intent now."""
+
+    intent: Intent
+    #: The outbox row of its message, which the caller is to send itself, now, and then to remove; should it die before,
+    #: the outbox sends it. None when there is nothing to send: the call is known already, or starts much later.
+    row: Delivery | None
+
+
+def keep_call(rt: Runtime, submission: Submission) -> KeptCall:
+    """Keep the intent of a call whose caller sends the message itself.
+
+    A call that starts later than ``axme_eta_threshold_seconds`` from now is kept as a timer, and has no message yet.
+    Raises KeyConflict when its task id is that of another call, LedgerUnavailable when it cannot be kept.
+    """
+    decided: list[tuple[Intent, Change | None]] = []
+
+    def decide() -> list[Change]:
+        decided[:] = _decide_all(rt, [submission])
+        ((intent, change),) = decided
+        if change is None:
+            return []
+        on = occasion(rt)
+        start_at = submission.work.start_at or on.now
+        if start_at - on.now <= timedelta(seconds=rt.settings.eta_threshold_seconds):
+            sent_by = max(on.now + CALLER_SENDS, start_at)
+            change = replace(change, outbox=tuple(replace(row, next_at=sent_by) for row in change.outbox))
+            decided[:] = [(intent, change)]
+            return [change]
+        decided[:] = [(intent, None)]
+        return [change]
+
+    carry_out(rt, decide)
+    ((intent, change),) = decided
+    return KeptCall(intent, None if change is None else change.outbox[0])
 
 
 def _within(rt: Runtime, decide: Callable[[], list[Change]], connection: Any) -> tuple[Change, ...]:

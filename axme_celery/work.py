@@ -34,7 +34,7 @@ AGENT_TYPE, AGENT_ATTEMPTS = "intent.agent_task.v1", 3
 _OF_ONE_SENDING = frozenset(
     {
         "producer", "connection", "publisher", "router", "result_cls", "add_to_parent", "countdown", "eta", "retry",
-        "retry_policy", "now",
+        "retry_policy", "now", "task_type", "route_name",
     }
 )  # fmt: skip
 

@@ -24,6 +24,7 @@ from ..model import (
     WaitKind,
     WaitStatus,
 )
+from ..who import Key, Role
 from . import tables
 
 Record = TypeVar("Record")
@@ -32,12 +33,13 @@ Record = TypeVar("Record")
 _FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
     Intent: {"status": Status, "tags": tuple},
     Leg: {"status": LegStatus},
-    Wait: {"kind": WaitKind, "status": WaitStatus, "to": tuple, "votes": tuple},
+    Wait: {"kind": WaitKind, "status": WaitStatus, "to": tuple, "votes": tuple, "delegations": tuple},
     Event: {"status": Status},
     Checkpoint: {"recorded": Recorded},
     Delivery: {"kind": DeliveryKind},
     EarlyAnswer: {},
     DeadLetter: {},
+    Key: {"role": Role, "groups": tuple},
 }
 
 TABLE_OF: dict[type, Table] = {
@@ -49,6 +51,7 @@ TABLE_OF: dict[type, Table] = {
     Delivery: tables.outbox,
     EarlyAnswer: tables.early_answers,
     DeadLetter: tables.dead_letters,
+    Key: tables.keys,
 }
 
 _FIELDS = {kind: tuple(f.name for f in fields(kind) if f.name in table.c) for kind, table in TABLE_OF.items()}
@@ -115,6 +118,6 @@ def _plain(value: Any) -> Any:
         return list(value)
     return (
         value.value
-        if isinstance(value, Status | LegStatus | WaitStatus | WaitKind | Recorded | DeliveryKind)
+        if isinstance(value, Status | LegStatus | WaitStatus | WaitKind | Recorded | DeliveryKind | Role)
         else value
     )

@@ -197,6 +197,9 @@ waits = Table(
     Column("poll_at", Moment),
     Column("due_at", Moment),
     Column("votes", JsonText, nullable=False),
+    Column("delegations", JsonText, nullable=False),
+    Column("wanted_at", Moment),
+    Column("payload_hash", String(64)),
     Column("outcome", String(255)),
     Column("answered_by", String(255)),
     Column("comment", Text),
@@ -288,6 +291,24 @@ dead_letters = Table(
 )
 Index("axme_dead_letters_by_state", dead_letters.c.state, dead_letters.c.id)
 Index("axme_dead_letters_by_intent", dead_letters.c.intent_id)
+
+# -- who may come in --
+
+keys = Table(
+    "axme_keys",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("groups", JsonText, nullable=False),
+    Column("owner", String(255)),
+    Column("agent", String(255)),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment),
+    Column("revoked_at", Moment),
+    Column("last_used_at", Moment),
+)
 
 #: "ledger_id": this ledger's identity, the namespace of its tracker.
 meta = Table("axme_meta", metadata, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False))

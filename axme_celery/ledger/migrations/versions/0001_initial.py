@@ -17,6 +17,7 @@ def upgrade() -> None:
     """Make every table and give the ledger its id."""
     _ledger()
     _http()
+    _keys()
     _tracker()
     meta = sa.table("axme_meta", sa.column("key", sa.String), sa.column("value", sa.Text))
     op.bulk_insert(meta, [{"key": "ledger_id", "value": uuid.uuid4().hex}])
@@ -138,6 +139,9 @@ def _ledger() -> None:
         sa.Column("poll_at", sa.DateTime(timezone=True)),
         sa.Column("due_at", sa.DateTime(timezone=True)),
         sa.Column("votes", sa.Text(), nullable=False),
+        sa.Column("delegations", sa.Text(), nullable=False),
+        sa.Column("wanted_at", sa.DateTime(timezone=True)),
+        sa.Column("payload_hash", sa.String(64)),
         sa.Column("outcome", sa.String(255)),
         sa.Column("answered_by", sa.String(255)),
         sa.Column("comment", sa.Text()),
@@ -280,6 +284,23 @@ def _http() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("axme_messages_by_intent", "axme_messages", ["intent_id", "id"])
+def _keys() -> None:
+    op.create_table(
+        "axme_keys",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("hash", sa.String(64), nullable=False),
+        sa.Column("role", sa.String(16), nullable=False),
+        sa.Column("groups", sa.Text(), nullable=False),
+        sa.Column("owner", sa.String(255)),
+        sa.Column("agent", sa.String(255)),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True)),
+        sa.Column("revoked_at", sa.DateTime(timezone=True)),
+        sa.Column("last_used_at", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("hash"),
+    )
 
 
 def _tracker() -> None:
