@@ -7,7 +7,10 @@ raising. ``moves`` has the tables, ``runs`` a leg's life, ``waits`` a wait's,
 time, ``ends`` how an intent is ended from outside.
 """
 
+from . import agents
 from .ends import cancel, time_out
+from .ends import fail as fail_from_outside
+from .gates import GATE, gated
 from .handover import delegate, extend_intent, extend_wait, reassign
 from .moves import MOVES, NOTES, Occasion
 from .opening import due
@@ -32,6 +35,7 @@ from .voters import REQUESTER, Refusal, barred, folded, may_answer, needs_commen
 from .waits import Finish, NodeEnd, answer, fire, heartbeat, open_wait, rest_again
 
 __all__ = [
+    "GATE",
     "MOVES",
     "NOTES",
     "REQUESTER",
@@ -41,6 +45,7 @@ __all__ = [
     "Occasion",
     "Refusal",
     "Turn",
+    "agents",
     "answer",
     "barred",
     "cancel",
@@ -51,8 +56,10 @@ __all__ = [
     "extend_intent",
     "extend_wait",
     "fail",
+    "fail_from_outside",
     "fire",
     "folded",
+    "gated",
     "hand_back",
     "heartbeat",
     "join_too_large",
