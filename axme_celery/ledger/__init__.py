@@ -218,8 +218,8 @@ class SqlLedger(KeyShelf, PlanShelf):
     def leg_record(self, leg_id: str, *, history: bool = True) -> LegRecord | None:
         return self._access.drive(lambda d: hot.leg_record(d, leg_id, self._is_sqlite, history=history))
 
-    def legs(self, intent_id: str) -> list[Leg]:
-        return self._access.ask(lambda c: read.legs(c, intent_id))
+    def legs(self, intent_id: str, limit: int | None = None) -> list[Leg]:
+        return self._access.ask(lambda c: read.legs(c, intent_id, limit))
 
     def checkpoints(self, intent_id: str) -> list[Checkpoint]:
         return self._access.ask(lambda c: read.checkpoints(c, intent_id))

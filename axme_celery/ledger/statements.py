@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import Table, bindparam, select
+from sqlalchemy import Table, bindparam, select, text
 from sqlalchemy import delete as delete_from
 from sqlalchemy import update as update_of
 from sqlalchemy.dialects import postgresql, sqlite
@@ -62,7 +62,7 @@ def close_legs(is_sqlite: bool) -> Prepared:
     legs = t.legs
     statement = (
         update_of(legs)
-        .where(legs.c.intent_id == bindparam("intent_id"), legs.c.status.not_in(["DONE", "FAILED", "CANCELED"]))
+        .where(legs.c.intent_id == bindparam("intent_id"), text("status NOT IN ('DONE', 'FAILED', 'CANCELED')"))
         .values(status="CANCELED", ended_at=bindparam("at"), error=bindparam("error"), due_at=None)
     )
     return Prepared(statement, is_sqlite)
