@@ -231,10 +231,13 @@ class Settings:
         True, _flag, doc="Secure the connection by STARTTLS before anything is sent; a server that cannot is not used.")
     webhook_retry_seconds: tuple[float, ...] = _setting(
         (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0), _delays,
-        doc="Seconds before each further try of a notice, after the first at once; "
-        "then it is a dead letter.")
+        doc="Seconds before each further try of a webhook or notice, after the first at once (with jitter: half to all "
+        "of it); then it is a dead letter.")
     webhook_deadline_seconds: float = _setting(
         20.0, _lasts(0.1, 300), doc="Seconds one outgoing call may take in all, from name lookup to answer.")
+    webhook_concurrency: int = _setting(
+        16, _count(1, 1000, "calls"),
+        doc="Webhook calls one process may have under way at once; at most four of them to one subscription.")
     webhook_allow_cidrs: tuple[str, ...] = _setting(
         (), _cidrs,
         doc="Private networks outgoing calls may reach all the same, also by plain http. "

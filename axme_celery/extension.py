@@ -20,7 +20,7 @@ from celery.app.task import Context
 from celery.canvas import Signature
 from celery.exceptions import WorkerLostError
 
-from . import answer, beat, codec, failure, forms, notifiers, signals, submit, work
+from . import answer, beat, codec, failure, forms, notifiers, outbound, signals, submit, work
 from .config import Settings
 from .cron import next_moment
 from .durations import Duration, moment, seconds
@@ -103,6 +103,7 @@ class Axme:
         deadline: Duration | None = None,
         max_attempts: int | None = None,
         type: str | None = None,
+        notify: str | None = None,
         on_drift: str = "park",
         **options: Any,
     ) -> Any:
@@ -112,6 +113,7 @@ class Axme:
         max_attempts:  runs that may die with their worker before it is given up; ``axme_max_attempts`` unless given.
                        Exceptions are Celery's affair: ``autoretry_for`` and ``self.retry`` work, within ``max_retries``.
         type:          the intent's type; the task's name unless given.
+        notify:        a URL that is told of the end of each of its intents, unless its submitter names another.
         on_drift:      "park" an intent whose code changed under it, or "continue".
         """
         if on_drift not in ("park", "continue"):
@@ -120,10 +122,13 @@ class Axme:
             raise BadInput(f"max_attempts is {max_attempts!r}; it is a number from 1 to 1000")
         if deadline is not None and seconds(deadline, "deadline") <= 0:
             raise BadInput("deadline must be longer than nothing")
+        if notify is not None:
+            outbound.check_url(notify)
         base = options.pop("base", None)
         options["base"] = signals.LegTask if base is None else _leg_task_of(base)
         options |= {
             "axme_deadline": deadline, "axme_max_attempts": max_attempts, "axme_type": type, "axme_on_drift": on_drift,
+            "axme_notify": notify,
         }  # fmt: skip
         if self._app is None:
             return shared_task(*args, **options)
@@ -140,6 +145,7 @@ class Axme:
         type: str | None = None,
         payload: Any = None,
         deadline: Duration | None = None,
+        notify: str | None = None,
         requester: str | None = None,
         correlation_id: str | None = None,
         tags: Sequence[str] = (),
@@ -151,13 +157,14 @@ class Axme:
         key:         your own name for it. The same key and work: the first intent comes back; other work: KeyConflict.
         deadline:    not ended after this long, it ends TIMED_OUT.
         payload:     what it is about, shown and audited; the task's arguments unless given.
+        notify:      a URL that is told of its end, by a signed webhook, tried for days.
         connection:  your SQLAlchemy connection to the ledger's database: the intent is written in your transaction,
                      and starts when that commits.
 
         Raises BadInput and its kinds for what is refused, LedgerUnavailable when the ledger cannot be reached.
         """
         one = self._submission(
-            work, key=key, type=type, payload=payload, deadline=deadline, requester=requester,
+            work, key=key, type=type, payload=payload, deadline=deadline, notify=notify, requester=requester,
             correlation_id=correlation_id, tags=tags,
         )  # fmt: skip
         return self._submit([one], connection)[0]
@@ -354,6 +361,7 @@ class Axme:
         type: str | None = None,
         payload: Any = None,
         deadline: Duration | None = None,
+        notify: str | None = None,
         requester: str | None = None,
         correlation_id: str | None = None,
         tags: Sequence[str] = (),
@@ -366,6 +374,8 @@ class Axme:
             raise BadInput(f"tags is {str(tags)[:80]!r}; give a list of at most 50 texts")
         for tag in tags:
             line(tag, "a tag", longest=128)
+        if notify is not None:
+            outbound.check_url(notify)
         span = None
         if deadline is not None:
             span = seconds(deadline, "deadline")
@@ -377,8 +387,8 @@ class Axme:
                 payload, what="payload", limit_bytes=rt.settings.payload_bytes, setting="axme_payload_bytes"
             )
         return Submission(
-            work=self.read_work(work), key=key, type=type, payload=text, deadline_seconds=span, requester=requester,
-            correlation_id=correlation_id, tags=tuple(dict.fromkeys(tags)),
+            work=self.read_work(work), key=key, type=type, payload=text, deadline_seconds=span, notify=notify,
+            requester=requester, correlation_id=correlation_id, tags=tuple(dict.fromkeys(tags)),
         )  # fmt: skip
 
     # -- senders -----------------------------------------------------------------------

@@ -98,6 +98,7 @@ class DeliveryKind(StrEnum):
     COMPLETION = "COMPLETION"  # a child intent ended: answer its parent's wait
     CANCEL = "CANCEL"  # a parent ended: cancel its child intent
     POLL = "POLL"  # ask about a tool's job: run the wait's poll signature
+    FANOUT = "FANOUT"  # events were written: make a webhook delivery of each for every subscription that wants it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -378,6 +379,8 @@ class Work:
     on_drift: str = "park"
     #: The intent's type: the task's name unless the task says otherwise.
     type: str = ""
+    #: URL told of the intent's end, unless the submitter names one.
+    notify: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

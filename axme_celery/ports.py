@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from .config import Settings
+from .hooks import HookDelivery, HookEvent, Parcel, Settlement, Subscription
 from .model import (
     Change,
     Checkpoint,
@@ -33,8 +34,41 @@ from .model import (
 )
 
 
+class Hooks(Protocol):
+    """What concerns webhooks in the ledger."""
+
+    def put(self, subscription: Subscription) -> None: ...
+    def change(self, subscription_id: str, values: JsonDict, *, end_pending: str | None = None) -> None: ...
+    def subscription(self, subscription_id: str) -> Subscription | None: ...
+    def subscriptions_by_ids(self, ids: Sequence[str]) -> list[Subscription]: ...
+    def live(self) -> list[Subscription]: ...
+    def subscriptions(
+        self, *, owner: str | None, kind: str | None, revoked: bool, after: str | None, limit: int
+    ) -> list[Subscription]: ...
+    def record(
+        self, *, subscriptions: Sequence[Subscription] = (), events: Sequence[HookEvent] = (),
+        deliveries: Sequence[HookDelivery] = (), done: Sequence[str] = (), durable: bool = False,
+    ) -> None: ...  # fmt: skip
+    def event(self, event_id: str) -> HookEvent | None: ...
+    def delivery(self, delivery_id: str) -> Parcel | None: ...
+    def deliveries_of(self, event_id: str) -> list[Parcel]: ...
+    def deliveries(self, filters: JsonDict, after: tuple[datetime, str] | None, limit: int) -> list[Parcel]: ...
+    def counts(self) -> dict[str, int]: ...
+    def requeue(self, delivery_ids: Sequence[str], by: str | None) -> int: ...
+    def is_due(self) -> bool: ...
+    def turn(
+        self, settlements: Sequence[Settlement], free: int, room: Callable[[Subscription], int], hold_seconds: float
+    ) -> list[Parcel]:
+        """Settle what was tried, then take up to ``free`` deliveries that are due, hidden from others meanwhile."""
+
+    def prune(self, before: datetime) -> None: ...
+
+
 class Ledger(Protocol):
     """The SQL truth. One method writes what concerns an intent; the outbox has two more."""
+
+    @property
+    def hooks(self) -> Hooks: ...
 
     def now(self, *, fresh: bool = False) -> datetime:
         """The ledger's own clock: never ahead of the database's. ``fresh`` asks the database again."""
@@ -143,6 +177,9 @@ class Relay(Protocol):
 
     def settled(self, delivery_ids: Sequence[str]) -> None:
         """These need no sending any more; remove them when convenient."""
+
+    def deliver(self) -> None:
+        """Webhook deliveries may be due: send them in the background, without holding up anything else."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,7 +120,7 @@ def _new(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> Change:
         requester=submission.requester,
         correlation_id=submission.correlation_id,
         reply_to=submission.reply_to,
-        notify=submission.notify,
+        notify=submission.notify or work.notify,
         tags=submission.tags,
         parent_wait_id=submission.parent_wait_id,
     )

@@ -41,7 +41,8 @@ from .clock import HostClock, LedgerClock
 from .driver import Driver
 from .engine import Engines
 from .health import Health, health
-from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of
+from .hooks import HookStore
+from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of, with_fanout
 
 T = TypeVar("T")
 
@@ -64,6 +65,8 @@ class SqlLedger:
         else:
             self._clock = LedgerClock(self._ask_time)
         self._id: str | None = None
+        #: Webhooks: subscriptions, and the deliveries to them.
+        self.hooks = HookStore(self._access, self.now, self._is_sqlite)
 
     # -- identity and time ----------------------------------------------------
 
@@ -107,12 +110,11 @@ class SqlLedger:
             self._record(changes[0])
             return changes
         sealed = [seal(change, self._secret) for change in changes]
-        written = tuple(one.change for one in sealed)
         sheet = sheet_of(sealed, self.now(), own=connection is None, is_sqlite=self._is_sqlite)
         if connection is None:
             durable = any(change.durable for change in changes)
             self._access.write(sheet.write, proof_of(sealed), durable=durable)
-            return written
+            return with_fanout(sealed, sheet)
         self._access.make_ready()
         _begin_for_real(connection)
         try:
@@ -123,7 +125,7 @@ class SqlLedger:
             if not trouble.is_taken(error):
                 raise
             raise StaleChange(f"another writer was first: {error.orig}") from error
-        return written
+        return with_fanout(sealed, sheet)
 
     def transaction(self, checkpoint: Callable[[Connection], Checkpoint], fence: Fence) -> Checkpoint:
         """Call with a connection inside a transaction, and commit its SQL together with the checkpoint returned.
