@@ -86,8 +86,10 @@ def tell_tracker(rt: Runtime, changes: Sequence[Change]) -> None:
         if intent is not None and intent.deadline_at is not None and intent.deadline_at <= soon:
             if intent.status.is_final:
                 gone.append(("intent", intent.id))
-            elif change.was is None:
+            elif change.was is None or change.was.deadline_at != intent.deadline_at:
                 timers.append(Timer("intent", intent.id, intent.deadline_at))
+        elif intent is not None and change.was is not None and change.was.deadline_at != intent.deadline_at:
+            gone.append(("intent", intent.id))
     if timers:
         rt.tracker.schedule(timers)
     if gone:

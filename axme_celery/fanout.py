@@ -45,11 +45,6 @@ def notify_subscription(url: str, owner: str | None, now: datetime) -> Subscript
     )  # fmt: skip
 
 
-def _owner(intent: Intent) -> str | None:
-    owner: str | None = getattr(intent, "owner", None)
-    return owner
-
-
 def fan_out(rt: Runtime, fanouts: Sequence[Delivery]) -> None:
     """Make the deliveries of these outbox rows, and remove the rows. Safe to do twice."""
     now = rt.ledger.now()
@@ -60,16 +55,14 @@ def fan_out(rt: Runtime, fanouts: Sequence[Delivery]) -> None:
     found = _loaded(rt, fanouts)
     for intent, told in found:
         if intent.notify is not None and told.type in _ENDS:
-            named = notify_subscription(intent.notify, _owner(intent), now)
+            named = notify_subscription(intent.notify, intent.owner, now)
             notified[named.id] = named
     known = {one.id: one for one in rt.ledger.hooks.subscriptions_by_ids(list(notified))}
     for intent, told in found:
         for event in _told(intent, told):
-            wanted = [
-                s for s in live if s.owner in (None, _owner(intent)) and webhook.matches(s.event_types, event.type)
-            ]
+            wanted = [s for s in live if s.owner in (None, intent.owner) and webhook.matches(s.event_types, event.type)]
             if event.type in _ENDS and intent.notify is not None:
-                named = notify_subscription(intent.notify, _owner(intent), now)
+                named = notify_subscription(intent.notify, intent.owner, now)
                 wanted.append(known.get(named.id, notified[named.id]))
             if wanted:
                 events.append(event)
@@ -112,6 +105,6 @@ def _told(intent: Intent, told: Event) -> Iterator[HookEvent]:
         names.append("inbox.thread_created")
     for name in names:
         yield HookEvent(
-            id=named_id(intent.id, told.seq, name), type=name, owner=_owner(intent), intent_id=intent.id, seq=told.seq,
+            id=named_id(intent.id, told.seq, name), type=name, owner=intent.owner, intent_id=intent.id, seq=told.seq,
             data=data, at=told.at,
         )  # fmt: skip

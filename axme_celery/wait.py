@@ -36,9 +36,10 @@ from .errors import (
 )
 from .leg import RunningLeg, lost, required, settle
 from .model import Change, Decision, Intent, JsonDict, Leg, Wait, WaitKind, WaitStatus
+from .parties import SCHEME, Addressed, address
 from .step import in_step
 from .submit import Submission, child_change
-from .texts import line
+from .texts import assignees, line
 
 #: Human task types and the outcomes a person may choose, the one that says yes first.
 OUTCOMES: dict[str, tuple[str, ...]] = {
@@ -53,7 +54,6 @@ OUTCOMES: dict[str, tuple[str, ...]] = {
 }
 #: Types whose answer needs words: without them nobody knows afterwards why.
 _NEED_COMMENT = frozenset({"clarification", "override"})
-_ASSIGNEE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%+@:/-]{0,199}")
 _OUTCOME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -73,7 +73,8 @@ def wait_for_human(
     escalate_after: Duration | None = None,
     quorum: int = 1,
     not_by: str | Sequence[str] = (),
-    require_comment: bool = False,
+    require_comment: bool | str | Sequence[str] = False,
+    delegates: bool | str | Sequence[str] = True,
 ) -> Decision:
     """Wait until a person has decided, for days if need be, holding nothing. Returns their Decision.
 
@@ -89,8 +90,10 @@ def wait_for_human(
     remind_every:    remind the assignees this often, ``max_reminders`` times.
     escalate_to:     whom to ask as well after the last reminder, or after ``escalate_after``.
     quorum:          how many different people must give the first outcome; any other outcome closes at once.
-    not_by:          people who may not answer (who asked for it, for instance).
-    require_comment: refuse an answer without words.
+    not_by:          people and groups who may not answer; "requester" is whoever submitted the intent.
+    require_comment: refuse an answer without words; or only these outcomes without. Asking for changes always needs some.
+    delegates:       whether those it is for may leave the answer to others: to anybody who may answer, to nobody
+                     (False), or to these.
 
     Raises BadInput for arguments that cannot work, OutsideIntent outside a leg.
     """
@@ -116,8 +119,12 @@ def wait_for_human(
         "outcomes": list(allowed),
         "on_timeout": on_timeout,
         "quorum": quorum,
-        "require_comment": require_comment or type in _NEED_COMMENT,
+        **_comments(require_comment, type, allowed),
     }
+    if not isinstance(delegates, bool):
+        request["delegates"] = list(assignees(delegates, "delegates"))
+    elif not delegates:
+        request["delegates"] = False
     if context is not None:
         if not isinstance(context, Mapping):
             raise BadInput("context must be a dict: what the person needs to see, by name")
@@ -227,13 +234,16 @@ def wait_for_time(
 def wait_for_agent(target: Any, payload: Any = None, *, timeout: Duration | None = None) -> Any:
     """Give work to an agent as an intent of its own, and wait for its result.
 
-    target:  a Celery signature; it runs as a child intent, with its own legs, waits and history.
+    target:  a Celery signature; it runs as a child intent, with its own legs, waits and history. Or an ``agent://``
+             address: the task bound to it runs, or the agent that listens there over HTTP is handed the payload.
     payload: what the child intent says it is about; the signature's arguments unless given.
 
     Raises AgentFailed when the child ends without a result, WaitTimedOut when it does not end in time (the child
     is then canceled).
     """
     leg = _leg("wait_for_agent")
+    if isinstance(target, str) and target.startswith(SCHEME):
+        target = Addressed(address(target, "target"), payload)
     work = leg.rt.read_work(target)
     text = None
     if payload is not None:
@@ -246,7 +256,10 @@ def wait_for_agent(target: Any, payload: Any = None, *, timeout: Duration | None
         WaitKind.AGENT,
         title=work.task,
         tool="intent",
-        child=Submission(work=work, payload=text, requester=f"intent:{leg.intent.id}"),
+        child=Submission(
+            work=work, payload=text, requester=f"intent:{leg.intent.id}", owner=leg.intent.owner,
+            from_agent=leg.intent.to_agent, trace=leg.intent.trace,
+        ),
         timeout_after=None if timeout is None else _positive(timeout, "timeout"),
     )
     if wait.status is WaitStatus.EXPIRED:
@@ -341,18 +354,18 @@ def _come_to_rest(leg: RunningLeg, opened: Callable[[lifecycle.Occasion], tuple[
 # -- arguments -------------------------------------------------------------------
 
 
-def assignees(to: str | Sequence[str], what: str) -> tuple[str, ...]:
-    """People and groups as a tuple; refuses what cannot be one."""
-    names = (to,) if isinstance(to, str) else tuple(to) if isinstance(to, list | tuple | set | frozenset) else None
-    if not names or len(names) > 20:
-        raise BadInput(f"{what} is {to!r}; give a name or a list of 1 to 20 names")
-    for name in names:
-        if not isinstance(name, str) or not _ASSIGNEE.fullmatch(name):
-            raise BadInput(
-                f"{what} names {name!r}, which is no assignee; use a user, group or address such as "
-                f"'ana', 'group:analysts' or 'ana@example.com' (letters, digits and . _ % + @ : / -, at most 200)"
-            )
-    return tuple(dict.fromkeys(names))
+def _comments(required: bool | str | Sequence[str], type: str, allowed: Sequence[str]) -> JsonDict:
+    """Which answers need words: all, or these outcomes."""
+    if isinstance(required, bool):
+        always, some = required, list[str]()
+    else:
+        always, some = False, [required] if isinstance(required, str) else list(required)
+    unknown = [outcome for outcome in some if outcome not in allowed]
+    if unknown:
+        raise BadInput(f"require_comment has {unknown[0]!r}, which is no outcome of it; use: {', '.join(allowed)}")
+    # Nobody can change anything on "please change it".
+    some += [outcome for outcome in allowed if outcome == "changes_requested" and outcome not in some]
+    return {"require_comment": always or type in _NEED_COMMENT, **({"comment_for": some} if some else {})}
 
 
 def _outcomes(outcomes: Sequence[str]) -> tuple[str, ...]:

@@ -40,14 +40,17 @@ from .access import Access
 from .clock import HostClock, LedgerClock
 from .driver import Driver
 from .engine import Engines
+from .exchange import SqlExchange
 from .health import Health, health
 from .hooks import HookStore
+from .keys import KeyShelf
+from .mailboxes import SqlMailboxes
 from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of, with_fanout
 
 T = TypeVar("T")
 
 
-class SqlLedger:
+class SqlLedger(KeyShelf):
     """The ledger at one database URL. Connects on first use; safe across fork.
 
     ``clock`` replaces the database's own time (tests move it). ``secret`` makes the audit chain a keyed one.
@@ -55,9 +58,12 @@ class SqlLedger:
 
     def __init__(self, url: str, *, clock: Callable[[], datetime] | None = None, secret: str | None = None) -> None:
         self.engines = Engines(url)
-        self._access = Access(self.engines)
-        self._is_sqlite = self.engines.is_sqlite
+        super().__init__(Access(self.engines), self.engines.is_sqlite)
         self._secret = secret.encode() if secret else None
+        #: Agents outside Celery and what lies there for them.
+        self.mailboxes = SqlMailboxes(self._access, self._is_sqlite)
+        #: Requests already answered, and messages.
+        self.exchange = SqlExchange(self._access, self._is_sqlite)
         if clock is not None:
             self._clock: LedgerClock | HostClock = HostClock(clock)
         elif self._is_sqlite:

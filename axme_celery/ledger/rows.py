@@ -26,6 +26,7 @@ from ..model import (
     WaitKind,
     WaitStatus,
 )
+from ..who import Key, Role
 from . import tables, tables_hooks
 
 Record = TypeVar("Record")
@@ -34,7 +35,7 @@ Record = TypeVar("Record")
 _FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
     Intent: {"status": Status, "tags": tuple},
     Leg: {"status": LegStatus},
-    Wait: {"kind": WaitKind, "status": WaitStatus, "to": tuple, "votes": tuple},
+    Wait: {"kind": WaitKind, "status": WaitStatus, "to": tuple, "votes": tuple, "delegations": tuple},
     Event: {"status": Status},
     Checkpoint: {"recorded": Recorded},
     Delivery: {"kind": DeliveryKind},
@@ -43,6 +44,7 @@ _FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
     Subscription: {"event_types": tuple, "thin": bool},
     HookEvent: {},
     HookDelivery: {"status": HookStatus, "tries": tuple},
+    Key: {"role": Role, "groups": tuple},
 }
 
 TABLE_OF: dict[type, Table] = {
@@ -57,6 +59,7 @@ TABLE_OF: dict[type, Table] = {
     Subscription: tables_hooks.subscriptions,
     HookEvent: tables_hooks.hook_events,
     HookDelivery: tables_hooks.hook_deliveries,
+    Key: tables.keys,
 }
 
 _FIELDS = {kind: tuple(f.name for f in fields(kind) if f.name in table.c) for kind, table in TABLE_OF.items()}

@@ -113,6 +113,8 @@ def _deletions(is_sqlite: bool) -> tuple[Prepared, ...]:
                 t.tags,
                 t.dead_letters,
                 t.outbox,
+                t.offers,
+                t.messages,
                 th.hook_deliveries,
                 th.hook_events,
             )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from ..errors import NotAllowed, WaitClosed
+from ..errors import NotAllowed, ShownChanged, WaitClosed
 from ..model import (
     Change,
     Delivery,
@@ -19,14 +20,23 @@ from ..model import (
     WaitRecord,
     WaitStatus,
 )
+from .gates import GATE, after_gate
 from .moves import Occasion, Story
 from .outgoing import cancel_children, leg_delivery, notice_delivery, present, text_of
 from .runs import next_run
+from .shown import shown_hash
+from .voters import may_answer, without_requester
 
 
 def open_wait(intent: Intent, leg: Leg, wait: Wait, *, child: Change | None, on: Occasion) -> tuple[Change, ...]:
     """The leg comes to rest on a wait. ``child``: the intent an agent is given, written in the same transaction."""
     wait = replace(wait, due_at=due(wait))
+    if wait.kind is WaitKind.HUMAN:
+        wait = replace(
+            wait,
+            request=without_requester(wait.request, intent.requester),
+            payload_hash=shown_hash(wait.title, wait.request, intent.payload),
+        )
     resting = replace(leg, status=LegStatus.WAITING, attempts=leg.attempts - 1, has_history=True)
     story = Story(intent, on.now)
     story.tell(
@@ -48,6 +58,7 @@ def open_wait(intent: Intent, leg: Leg, wait: Wait, *, child: Change | None, on:
             wait_id=wait.id,
             to=list(wait.to),
             task_type=wait.request.get("task_type"),
+            payload_hash=wait.payload_hash,
             title=wait.title,
             outcomes=wait.request.get("outcomes"),
         )
@@ -73,20 +84,25 @@ def answer(
     by: str | None,
     comment: str | None = None,
     data: str | None = None,
+    names: Collection[str] | None = None,
+    expected_hash: str | None = None,
     on: Occasion,
 ) -> Change:
     """An answer from outside: it closes the wait and the leg runs on, or it is one vote of several.
 
-    ``outcome`` is a person's choice; tools and agents answer with "completed" or "failed".
-    Raises WaitClosed for a closed wait, NotAllowed for a person who may not or already did.
+    outcome:       a person's choice; tools and agents answer with "completed" or "failed".
+    names:         the person's id and groups; None where the caller vouches for them.
+    expected_hash: of what the person was shown.
+
+    Raises WaitClosed for a closed wait, NotAllowed for a person who may not or already did, ShownChanged.
     """
     wait = record.wait
     _must_be_open(wait)
     if wait.kind is WaitKind.HUMAN:
-        if by in wait.request.get("not_by", ()):
-            raise NotAllowed(f"{by} may not answer wait {wait.id}: its not_by excludes them; someone else must")
-        if any(vote["by"] == by for vote in wait.votes):
-            raise NotAllowed(f"{by} has already answered wait {wait.id}; it needs other people")
+        refusal = may_answer(wait, names, by or "")
+        if refusal is not None:
+            raise NotAllowed(refusal.reason, refusal.code)
+        _shown_as_opened(record, expected_hash)
         vote = present(by=by, outcome=outcome, comment=comment, at=text_of(on.now))
         wait = replace(wait, votes=(*wait.votes, vote))
         quorum = int(wait.request.get("quorum", 1))
@@ -96,7 +112,7 @@ def answer(
             story = Story(record.intent, on.now)
             story.tell(
                 "intent.voted", actor=by, leg_id=wait.leg_id, wait_id=wait.id, outcome=outcome, comment=comment,
-                votes=agreeing, quorum=quorum,
+                votes=agreeing, quorum=quorum, payload_hash=wait.payload_hash,
             )  # fmt: skip
             return story.change(waits=((record.wait, wait),))
     closed = closed_wait(wait, WaitStatus.ANSWERED, on.now, outcome=outcome, answered_by=by, comment=comment, data=data)
@@ -194,6 +210,9 @@ def due(wait: Wait) -> datetime | None:
 
 def _resume(record: WaitRecord, closed: Wait, *, at: datetime, on: Occasion) -> Change:
     """The wait has closed: the leg is queued as its next run, its message leaving at ``at``."""
+    ended = after_gate(record.intent, record.leg, record.wait, closed, on=on) if closed.name == GATE else None
+    if ended is not None:
+        return ended
     story = Story(record.intent, on.now)
     if closed.status is WaitStatus.EXPIRED:
         story.tell("intent.timeout", actor="clock", leg_id=closed.leg_id, wait_id=closed.id, outcome=closed.outcome)
@@ -212,6 +231,7 @@ def _resume(record: WaitRecord, closed: Wait, *, at: datetime, on: Occasion) -> 
         wait_id=closed.id,
         outcome=closed.outcome,
         comment=closed.comment,
+        payload_hash=closed.payload_hash,
     )
     return story.change(
         waits=((record.wait, closed),), legs=((leg, queued),), outbox=(leg_delivery(queued, on.new_id(), at),)
@@ -246,6 +266,16 @@ def closed_wait(
         closed_at=now,
         due_at=None,
     )
+
+
+def _shown_as_opened(record: WaitRecord, expected: str | None) -> None:
+    """What was approved is what runs: what the wait shows must be what it was opened with, and what the person saw."""
+    wait = record.wait
+    current = shown_hash(wait.title, wait.request, record.intent.payload)
+    if expected is not None and expected != current:
+        raise ShownChanged(wait.id, expected, current)
+    if wait.payload_hash is not None and wait.payload_hash != current:
+        raise ShownChanged(wait.id, None, current)
 
 
 def _must_be_open(wait: Wait) -> None:

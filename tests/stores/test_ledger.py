@@ -80,14 +80,16 @@ def test_a_wait_comes_back_as_it_was_written(ledger: SqlLedger) -> None:
     moments = ("timeout_at", "remind_at", "escalate_at", "escalated_at", "heartbeat_at", "poll_at")
     wait = human_wait(
         ledger, record.leg, to=("ana", "ben"), tool="t", job_id="j", reminders=2,
-        votes=({"by": "ben", "outcome": "approved"},), **{name: now + timedelta(hours=n) for n, name in enumerate(moments)},
+        votes=({"by": "ben", "outcome": "approved"},), delegations=({"by": "cyd", "to": "ana"},),
+        wanted_at=now + timedelta(hours=9), **{name: now + timedelta(hours=n) for n, name in enumerate(moments)},
     )  # fmt: skip
     ledger.commit(*ledgers.opened(ledger, wait))
 
     found = ledger.wait(wait.id)
 
     assert found is not None
-    assert found.wait == replace(wait, due_at=lifecycle.due(wait))
+    shown = lifecycle.shown_hash(wait.title, wait.request, record.intent.payload)
+    assert found.wait == replace(wait, due_at=lifecycle.due(wait), payload_hash=shown)
     assert [found] == ledger.wait_records([wait.id]) == [ledger.tool_wait("t", "j")]
     assert ledger.waits(record.intent.id) == [found.wait] == list(recorded(ledger, record.leg.id).waits)
     assert (found.intent, found.leg) == (ledger.intent(record.intent.id), recorded(ledger, record.leg.id).leg)
