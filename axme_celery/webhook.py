@@ -18,8 +18,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-from standardwebhooks import Webhook
-
 from .durations import utc_iso
 from .errors import BadInput
 from .hooks import HookDelivery, HookEvent, HookStatus, Parcel, Settlement, Subscription
@@ -89,6 +87,8 @@ def headers(
     While a rotation is under way ``webhook-signature`` carries both secrets' signatures. ``X-Axme-Signature`` has
     room for one: the new secret's, or with ``by_old`` the one's before it.
     """
+    from standardwebhooks import Webhook
+
     keys = [subscription.secret]
     old = usable_old_secret(subscription, now)
     if old is not None:
