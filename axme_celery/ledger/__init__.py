@@ -42,12 +42,13 @@ from .driver import Driver
 from .engine import Engines
 from .health import Health, health
 from .keys import KeyShelf
+from .views import Views
 from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of
 
 T = TypeVar("T")
 
 
-class SqlLedger(KeyShelf):
+class SqlLedger(KeyShelf, Views):
     """The ledger at one database URL. Connects on first use; safe across fork.
 
     ``clock`` replaces the database's own time (tests move it). ``secret`` makes the audit chain a keyed one.
