@@ -20,7 +20,8 @@ from celery.app.task import Context
 from celery.canvas import Signature
 from celery.exceptions import WorkerLostError
 
-from . import answer, beat, codec, failure, forms, notifiers, signals, submit, work
+from . import agents, answer, beat, codec, failure, forms, notifiers, signals, submit, work
+from .bindings import Bindings
 from .calls import Calls
 from .config import Settings
 from .cron import next_moment
@@ -30,6 +31,7 @@ from .handle import IntentHandle
 from .ids import uuid7
 from .keeper import Keeper
 from .model import Delivery, DeliveryKind, Intent, JsonDict, Work
+from .parties import SCHEME, Addressed, address
 from .people import People
 from .ports import Ledger, Relay, Runtime, Sender, Tracker
 from .relay import RelayThread
@@ -54,6 +56,8 @@ class Axme(People):
         self._lock = threading.RLock()
         os.register_at_fork(after_in_child=self._renew_lock)
         self.worker = WorkerState()
+        #: Which tasks serve which addresses and types.
+        self.bindings = Bindings()
         self.keeper = Keeper(self)
         self.calls = Calls(self)
         self._app: Celery | None = None
@@ -128,6 +132,14 @@ class Axme(People):
         # It belongs to this app: on another, which Celery would also give it to, there is no ledger to keep it in.
         return self._app.task(*args, **{"shared": False, **options})
 
+    def agent(self, at: str) -> Any:
+        """Decorate a task: intents sent to this ``agent://`` address run it, with their payload as its one argument."""
+        return self.bindings.agent(at)
+
+    def handles(self, type: str) -> Any:
+        """Decorate a task: intents of this type, sent over HTTP, run it, with their payload as its one argument."""
+        return self.bindings.handles(type)
+
     # -- from outside ------------------------------------------------------------------
 
     def submit(
@@ -145,7 +157,8 @@ class Axme(People):
     ) -> IntentHandle:
         """Keep an intent and return it; when this returns it cannot be lost any more.
 
-        work:        a Celery signature of one task, ordinary or ``@axme.task``.
+        work:        a Celery signature of one task, ordinary or ``@axme.task``; or an ``agent://`` address, whose agent
+                     (the task bound to it, or one that listens over HTTP) is given the payload.
         key:         your own name for it. The same key and work: the first intent comes back; other work: KeyConflict.
         deadline:    not ended after this long, it ends TIMED_OUT.
         payload:     what it is about, shown and audited; the task's arguments unless given.
@@ -265,8 +278,15 @@ class Axme(People):
         }
 
     def read_work(self, given: Any) -> Work:
-        """The work a signature stands for, checked."""
+        """The work a signature stands for, or what is sent to an address, checked."""
         rt = self.runtime
+        if isinstance(given, str) and given.startswith(SCHEME):
+            given = Addressed(address(given))
+        if isinstance(given, Addressed):
+            bound = self.bindings.task_for(given)
+            if bound is None:
+                return work.agent_work(rt.codec, rt.settings, given)
+            given = self.app.signature(bound, args=({} if given.payload is None else given.payload,))
         return work.read_work(self.app, rt.codec, rt.settings, rt.ledger.now(), given)
 
     def call(self, task: Any, signature: Signature) -> Any:
@@ -352,6 +372,8 @@ class Axme(People):
         tags: Sequence[str] = (),
     ) -> Submission:
         rt = self.runtime
+        if isinstance(work, str) and work.startswith(SCHEME):
+            work = Addressed(address(work), payload, type)
         for what, value in (("key", key), ("type", type), ("requester", requester), ("correlation_id", correlation_id)):
             if value is not None:
                 line(value, what)
@@ -378,6 +400,8 @@ class Axme(People):
 
     def _send_leg(self, delivery: Delivery) -> None:
         leg = delivery.leg
+        if agents.offer(self.runtime, delivery):
+            return
         if leg is not None and leg.run == delivery.run:
             work.publish(self.app, leg, finish=bool(delivery.body.get("finish")))
 

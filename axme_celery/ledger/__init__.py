@@ -40,8 +40,10 @@ from .access import Access
 from .clock import HostClock, LedgerClock
 from .driver import Driver
 from .engine import Engines
+from .exchange import SqlExchange
 from .health import Health, health
 from .keys import KeyShelf
+from .mailboxes import SqlMailboxes
 from .views import Views
 from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of
 
@@ -58,6 +60,10 @@ class SqlLedger(KeyShelf, Views):
         self.engines = Engines(url)
         super().__init__(Access(self.engines), self.engines.is_sqlite)
         self._secret = secret.encode() if secret else None
+        #: Agents outside Celery and what lies there for them.
+        self.mailboxes = SqlMailboxes(self._access, self._is_sqlite)
+        #: Requests already answered, and messages.
+        self.exchange = SqlExchange(self._access, self._is_sqlite)
         if clock is not None:
             self._clock: LedgerClock | HostClock = HostClock(clock)
         elif self._is_sqlite:

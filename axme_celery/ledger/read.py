@@ -53,7 +53,8 @@ def intent_of_leg(c: Connection, leg_id: str) -> Intent | None:
 
 
 #: What ``intents`` may be filtered by, besides ``tag`` and ``text``.
-FILTERS = ("status", "type", "waiting_reason", "key", "requester", "correlation_id", "replay_of")
+FILTERS = ("status", "type", "waiting_reason", "key", "requester", "correlation_id", "replay_of",
+    "owner", "to_agent", "from_agent", "handler")  # fmt: skip
 
 
 def intents(c: Connection, filters: JsonDict, after: tuple[datetime, str] | None, limit: int) -> list[Intent]:
@@ -211,6 +212,8 @@ def due_intents(c: Connection, until: datetime, limit: int) -> list[Timer]:
 def running(c: Connection, leases: Sequence[Lease] | None, limit: int) -> list[Lease]:
     query = select(t.legs.c.id, t.legs.c.run).where(t.legs.c.status == _RUNNING)
     if leases is None:
+        # An agent's lease is the leg's own due_at, and no tracker's affair.
+        query = query.where(t.legs.c.due_at.is_(None))
         return [Lease(row.id, row.run) for row in c.execute(query.limit(limit))]
     wanted = {(lease.leg_id, lease.run) for lease in leases}
     found = c.execute(query.where(t.legs.c.id.in_([lease.leg_id for lease in leases])))

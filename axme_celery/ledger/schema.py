@@ -105,7 +105,7 @@ def _deletions(is_sqlite: bool) -> tuple[Prepared, ...]:
         delete(t.early_answers).where(t.early_answers.c.wait_id.in_(waits_of)),
         *(
             delete(table).where(table.c.intent_id == intent_id)
-            for table in (t.waits, t.legs, t.events, t.tags, t.dead_letters, t.outbox)
+            for table in (t.waits, t.legs, t.events, t.tags, t.dead_letters, t.outbox, t.offers, t.messages)
         ),
         delete(t.intents).where(t.intents.c.id == intent_id),
     ]

@@ -19,6 +19,7 @@ from typing import Any, cast
 from celery import Celery
 from sqlalchemy import Engine, exists, func, or_, select
 
+from .. import agents
 from ..beats import best_effort, tell_tracker
 from ..deliver import send_all, settle
 from ..durations import Duration, seconds
@@ -218,7 +219,7 @@ class Stage:
             return False
         # First, so that what lies beyond the tracker's horizon is found at its moment and not at the next sweep.
         refill(rt)
-        done = lapsed_leases(rt) + due_timers(rt) + undelivered(rt, self._senders)
+        done = lapsed_leases(rt) + agents.lapsed_leases(rt) + due_timers(rt) + undelivered(rt, self._senders)
         done += lost_messages(rt) + early_answers(rt)
         return done > 0
 

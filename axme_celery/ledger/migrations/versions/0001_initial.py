@@ -16,6 +16,7 @@ REWRITTEN = {"autovacuum_vacuum_scale_factor": 0.02}
 def upgrade() -> None:
     """Make every table and give the ledger its id."""
     _ledger()
+    _http()
     _keys()
     _tracker()
     meta = sa.table("axme_meta", sa.column("key", sa.String), sa.column("value", sa.Text))
@@ -46,6 +47,12 @@ def _ledger() -> None:
         sa.Column("tags", sa.Text(), nullable=False),
         sa.Column("parent_wait_id", sa.String(36)),
         sa.Column("replay_of", sa.String(36)),
+        sa.Column("owner", sa.String(255)),
+        sa.Column("from_agent", sa.String(383)),
+        sa.Column("to_agent", sa.String(383)),
+        sa.Column("handler", sa.String(383)),
+        sa.Column("terms", sa.Text()),
+        sa.Column("trace", sa.Text()),
         sa.Column("head_hash", sa.String(66), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("key"),
@@ -54,6 +61,8 @@ def _ledger() -> None:
     op.create_index("axme_intents_by_age", "axme_intents", ["created_at", "id"])
     op.create_index("axme_intents_by_status", "axme_intents", ["status", "created_at", "id"])
     op.create_index("axme_intents_by_type", "axme_intents", ["type", "created_at", "id"])
+    _index("axme_intents_by_owner", "axme_intents", ["owner", "created_at", "id"], where="owner IS NOT NULL")
+    _index("axme_intents_by_agent", "axme_intents", ["to_agent", "created_at", "id"], where="to_agent IS NOT NULL")
     _index("axme_intents_deadline", "axme_intents", ["deadline_at"], where="ended_at IS NULL")
     _index("axme_intents_ended", "axme_intents", ["ended_at"], where="ended_at IS NOT NULL")
     op.create_table(
@@ -221,6 +230,60 @@ def _ledger() -> None:
     )
 
 
+def _http() -> None:
+    op.create_table(
+        "axme_agents",
+        sa.Column("address", sa.String(383), nullable=False),
+        sa.Column("owner", sa.String(255)),
+        sa.Column("display_name", sa.String(255)),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("delivery_mode", sa.String(16), nullable=False),
+        sa.Column("callback_url", sa.Text()),
+        sa.Column("cursor", sa.Integer(), nullable=False),
+        sa.Column("send", sa.Text(), nullable=False),
+        sa.Column("receive", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("address"),
+    )
+    op.create_index("axme_agents_by_owner", "axme_agents", ["owner"])
+    op.create_table(
+        "axme_offers",
+        sa.Column("agent", sa.String(383), nullable=False),
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("intent_id", sa.String(36), nullable=False),
+        sa.Column("leg_id", sa.String(255), nullable=False),
+        sa.Column("run", sa.Integer(), nullable=False),
+        sa.Column("status", sa.String(8), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("agent", "seq"),
+    )
+    op.create_index("axme_offers_once", "axme_offers", ["leg_id", "run"], unique=True)
+    op.create_index("axme_offers_by_intent", "axme_offers", ["intent_id"])
+    _index("axme_offers_open", "axme_offers", ["agent", "seq"], where="status = 'OPEN'")
+    op.create_table(
+        "axme_requests",
+        sa.Column("id", sa.String(64), nullable=False),
+        sa.Column("body_hash", sa.String(64), nullable=False),
+        sa.Column("status", sa.Integer()),
+        sa.Column("answer", sa.Text()),
+        sa.Column("held_until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("axme_requests_by_age", "axme_requests", ["at"])
+    op.create_table(
+        "axme_messages",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("intent_id", sa.String(36), nullable=False),
+        sa.Column("event_type", sa.String(64), nullable=False),
+        sa.Column("actor", sa.String(255)),
+        sa.Column("details", sa.Text(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("axme_messages_by_intent", "axme_messages", ["intent_id", "id"])
 def _keys() -> None:
     op.create_table(
         "axme_keys",
