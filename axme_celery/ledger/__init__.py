@@ -45,12 +45,13 @@ from .health import Health, health
 from .hooks import HookStore
 from .keys import KeyShelf
 from .mailboxes import SqlMailboxes
+from .views import Views
 from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of, with_fanout
 
 T = TypeVar("T")
 
 
-class SqlLedger(KeyShelf):
+class SqlLedger(KeyShelf, Views):
     """The ledger at one database URL. Connects on first use; safe across fork.
 
     ``clock`` replaces the database's own time (tests move it). ``secret`` makes the audit chain a keyed one.
