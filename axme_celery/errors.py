@@ -132,6 +132,27 @@ class IntentEnded(AxmeError):
         self.ended_at = ended_at
 
 
+class HandledByQueue(AxmeError):
+    """Celery tasks are running this intent: nobody outside may say that it is done."""
+
+    def __init__(self, intent_id: str) -> None:
+        super().__init__(
+            f"intent {intent_id} is run by Celery tasks, which complete it; cancel it or fail it, but do not complete it"
+        )
+        self.intent_id = intent_id
+
+
+class StaleGeneration(AxmeError):
+    """The policy was changed by somebody else meanwhile. Nothing was changed."""
+
+    def __init__(self, intent_id: str, expected: int, generation: int) -> None:
+        super().__init__(
+            f"intent {intent_id} has policy generation {generation}, not {expected}; read it again, then decide anew"
+        )
+        #: What it is now.
+        self.generation = generation
+
+
 class OutsideIntent(AxmeError):
     """A wait or ``current_intent`` was used where no intent's leg is running."""
 

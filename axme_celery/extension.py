@@ -20,7 +20,8 @@ from celery.app.task import Context
 from celery.canvas import Signature
 from celery.exceptions import WorkerLostError
 
-from . import answer, beat, codec, failure, forms, notifiers, signals, submit, work
+from . import agents, answer, beat, codec, failure, forms, notifiers, outbound, signals, submit, work
+from .bindings import Bindings
 from .calls import Calls
 from .config import Settings
 from .cron import next_moment
@@ -30,6 +31,7 @@ from .handle import IntentHandle
 from .ids import uuid7
 from .keeper import Keeper
 from .model import Delivery, DeliveryKind, Intent, JsonDict, Work
+from .parties import SCHEME, Addressed, address
 from .people import People
 from .ports import Ledger, Relay, Runtime, Sender, Tracker
 from .relay import RelayThread
@@ -54,6 +56,8 @@ class Axme(People):
         self._lock = threading.RLock()
         os.register_at_fork(after_in_child=self._renew_lock)
         self.worker = WorkerState()
+        #: Which tasks serve which addresses and types.
+        self.bindings = Bindings()
         self.keeper = Keeper(self)
         self.calls = Calls(self)
         self._app: Celery | None = None
@@ -101,6 +105,7 @@ class Axme(People):
         deadline: Duration | None = None,
         max_attempts: int | None = None,
         type: str | None = None,
+        notify: str | None = None,
         on_drift: str = "park",
         **options: Any,
     ) -> Any:
@@ -110,6 +115,7 @@ class Axme(People):
         max_attempts:  runs that may die with their worker before it is given up; ``axme_max_attempts`` unless given.
                        Exceptions are Celery's affair: ``autoretry_for`` and ``self.retry`` work, within ``max_retries``.
         type:          the intent's type; the task's name unless given.
+        notify:        a URL that is told of the end of each of its intents, unless its submitter names another.
         on_drift:      "park" an intent whose code changed under it, or "continue".
         """
         if on_drift not in ("park", "continue"):
@@ -118,15 +124,26 @@ class Axme(People):
             raise BadInput(f"max_attempts is {max_attempts!r}; it is a number from 1 to 1000")
         if deadline is not None and seconds(deadline, "deadline") <= 0:
             raise BadInput("deadline must be longer than nothing")
+        if notify is not None:
+            outbound.check_url(notify)
         base = options.pop("base", None)
         options["base"] = signals.LegTask if base is None else _leg_task_of(base)
         options |= {
             "axme_deadline": deadline, "axme_max_attempts": max_attempts, "axme_type": type, "axme_on_drift": on_drift,
+            "axme_notify": notify,
         }  # fmt: skip
         if self._app is None:
             return shared_task(*args, **options)
         # It belongs to this app: on another, which Celery would also give it to, there is no ledger to keep it in.
         return self._app.task(*args, **{"shared": False, **options})
+
+    def agent(self, at: str) -> Any:
+        """Decorate a task: intents sent to this ``agent://`` address run it, with their payload as its one argument."""
+        return self.bindings.agent(at)
+
+    def handles(self, type: str) -> Any:
+        """Decorate a task: intents of this type, sent over HTTP, run it, with their payload as its one argument."""
+        return self.bindings.handles(type)
 
     # -- from outside ------------------------------------------------------------------
 
@@ -138,6 +155,7 @@ class Axme(People):
         type: str | None = None,
         payload: Any = None,
         deadline: Duration | None = None,
+        notify: str | None = None,
         requester: str | None = None,
         correlation_id: str | None = None,
         tags: Sequence[str] = (),
@@ -145,17 +163,19 @@ class Axme(People):
     ) -> IntentHandle:
         """Keep an intent and return it; when this returns it cannot be lost any more.
 
-        work:        a Celery signature of one task, ordinary or ``@axme.task``.
+        work:        a Celery signature of one task, ordinary or ``@axme.task``; or an ``agent://`` address, whose agent
+                     (the task bound to it, or one that listens over HTTP) is given the payload.
         key:         your own name for it. The same key and work: the first intent comes back; other work: KeyConflict.
         deadline:    not ended after this long, it ends TIMED_OUT.
         payload:     what it is about, shown and audited; the task's arguments unless given.
+        notify:      a URL that is told of its end, by a signed webhook, tried for days.
         connection:  your SQLAlchemy connection to the ledger's database: the intent is written in your transaction,
                      and starts when that commits.
 
         Raises BadInput and its kinds for what is refused, LedgerUnavailable when the ledger cannot be reached.
         """
         one = self._submission(
-            work, key=key, type=type, payload=payload, deadline=deadline, requester=requester,
+            work, key=key, type=type, payload=payload, deadline=deadline, notify=notify, requester=requester,
             correlation_id=correlation_id, tags=tags,
         )  # fmt: skip
         return self._submit([one], connection)[0]
@@ -265,8 +285,15 @@ class Axme(People):
         }
 
     def read_work(self, given: Any) -> Work:
-        """The work a signature stands for, checked."""
+        """The work a signature stands for, or what is sent to an address, checked."""
         rt = self.runtime
+        if isinstance(given, str) and given.startswith(SCHEME):
+            given = Addressed(address(given))
+        if isinstance(given, Addressed):
+            bound = self.bindings.task_for(given)
+            if bound is None:
+                return work.agent_work(rt.codec, rt.settings, given)
+            given = self.app.signature(bound, args=({} if given.payload is None else given.payload,))
         return work.read_work(self.app, rt.codec, rt.settings, rt.ledger.now(), given)
 
     def call(self, task: Any, signature: Signature) -> Any:
@@ -347,11 +374,14 @@ class Axme(People):
         type: str | None = None,
         payload: Any = None,
         deadline: Duration | None = None,
+        notify: str | None = None,
         requester: str | None = None,
         correlation_id: str | None = None,
         tags: Sequence[str] = (),
     ) -> Submission:
         rt = self.runtime
+        if isinstance(work, str) and work.startswith(SCHEME):
+            work = Addressed(address(work), payload, type)
         for what, value in (("key", key), ("type", type), ("requester", requester), ("correlation_id", correlation_id)):
             if value is not None:
                 line(value, what)
@@ -359,6 +389,8 @@ class Axme(People):
             raise BadInput(f"tags is {str(tags)[:80]!r}; give a list of at most 50 texts")
         for tag in tags:
             line(tag, "a tag", longest=128)
+        if notify is not None:
+            outbound.check_url(notify)
         span = None
         if deadline is not None:
             span = seconds(deadline, "deadline")
@@ -370,14 +402,16 @@ class Axme(People):
                 payload, what="payload", limit_bytes=rt.settings.payload_bytes, setting="axme_payload_bytes"
             )
         return Submission(
-            work=self.read_work(work), key=key, type=type, payload=text, deadline_seconds=span, requester=requester,
-            correlation_id=correlation_id, tags=tuple(dict.fromkeys(tags)),
+            work=self.read_work(work), key=key, type=type, payload=text, deadline_seconds=span, notify=notify,
+            requester=requester, correlation_id=correlation_id, tags=tuple(dict.fromkeys(tags)),
         )  # fmt: skip
 
     # -- senders -----------------------------------------------------------------------
 
     def _send_leg(self, delivery: Delivery) -> None:
         leg = delivery.leg
+        if agents.offer(self.runtime, delivery):
+            return
         if leg is not None and leg.run == delivery.run:
             work.publish(self.app, leg, finish=bool(delivery.body.get("finish")))
 

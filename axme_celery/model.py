@@ -98,6 +98,7 @@ class DeliveryKind(StrEnum):
     COMPLETION = "COMPLETION"  # a child intent ended: answer its parent's wait
     CANCEL = "CANCEL"  # a parent ended: cancel its child intent
     POLL = "POLL"  # ask about a tool's job: run the wait's poll signature
+    FANOUT = "FANOUT"  # events were written: make a webhook delivery of each for every subscription that wants it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +137,17 @@ class Intent:
     parent_wait_id: str | None = None
     #: The intent this one repeats from its finished work (replay, fork).
     replay_of: str | None = None
+    #: Who sees it over HTTP: a key with an owner sees its own intents only. None: the whole house's.
+    owner: str | None = None
+    #: The agent that sent it, and the address it was sent to.
+    from_agent: str | None = None
+    to_agent: str | None = None
+    #: Who has it in hand: an agent's address; after a transfer another one than ``to_agent``.
+    handler: str | None = None
+    #: What was asked besides the work: human task, reminders, controls, policy and its generation.
+    terms: JsonDict | None = None
+    #: W3C trace context it was submitted in: {"traceparent", "tracestate"}.
+    trace: JsonDict | None = None
     #: Hash of the last event: the head of the audit chain.
     head_hash: str = ""
 
@@ -384,6 +396,8 @@ class Work:
     on_drift: str = "park"
     #: The intent's type: the task's name unless the task says otherwise.
     type: str = ""
+    #: URL told of the intent's end, unless the submitter names one.
+    notify: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,21 @@ from typing import Any
 from . import lifecycle
 from .beats import announce, carry_out, occasion
 from .errors import BadInput, IntentEnded, KeyConflict, LedgerUnavailable, NotFound, StaleChange
-from .model import Change, Checkpoint, DeadLetter, Delivery, Intent, Leg, LegStatus, Status, Wait, Work
+from .model import (
+    Change,
+    Checkpoint,
+    DeadLetter,
+    Delivery,
+    Intent,
+    JsonDict,
+    Leg,
+    LegStatus,
+    Status,
+    Wait,
+    WaitKind,
+    Work,
+)
+from .parties import is_address
 from .ports import Runtime
 from .texts import line, text
 
@@ -38,6 +52,25 @@ class Submission:
     correlation_id: str | None = None
     tags: tuple[str, ...] = ()
     parent_wait_id: str | None = None
+    owner: str | None = None
+    from_agent: str | None = None
+    to_agent: str | None = None
+    terms: JsonDict | None = None
+    trace: JsonDict | None = None
+    #: A human task to be answered before anything runs.
+    gate: Gate | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """A person's yes that stands before an intent's first leg."""
+
+    title: str
+    to: tuple[str, ...]
+    request: JsonDict
+    timeout_seconds: float | None = None
+    remind_seconds: float | None = None
+    escalate_seconds: float | None = None
 
 
 def submit(rt: Runtime, submissions: Sequence[Submission], connection: Any = None) -> list[Intent]:
@@ -160,11 +193,33 @@ def _new(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> Change:
         requester=submission.requester,
         correlation_id=submission.correlation_id,
         reply_to=submission.reply_to,
-        notify=submission.notify,
+        notify=submission.notify or work.notify,
         tags=submission.tags,
         parent_wait_id=submission.parent_wait_id,
+        owner=submission.owner,
+        from_agent=submission.from_agent,
+        to_agent=submission.to_agent or (work.task if is_address(work.task) else None),
+        terms=submission.terms,
+        trace=submission.trace,
     )
-    return lifecycle.submit(intent, new_leg(work, intent.id, on.now), start_at=work.start_at, on=on)
+    change = lifecycle.submit(intent, new_leg(work, intent.id, on.now), start_at=work.start_at, on=on)
+    return change if submission.gate is None else _gated(rt, submission.gate, change, on)
+
+
+def _gated(rt: Runtime, gate: Gate, change: Change, on: lifecycle.Occasion) -> Change:
+    """The same intent, resting on a person's answer before its first leg."""
+
+    def after(span: float | None) -> datetime | None:
+        return None if span is None else on.now + timedelta(seconds=span)
+
+    leg = change.legs[0][1]
+    wait = Wait(
+        id=rt.new_id(), intent_id=leg.intent_id, leg_id=leg.id, name=lifecycle.GATE, nth=1, position=-1, run=0,
+        kind=WaitKind.HUMAN, title=gate.title, request=gate.request, to=gate.to, opened_at=on.now,
+        timeout_at=after(gate.timeout_seconds), remind_at=after(gate.remind_seconds),
+        escalate_at=after(gate.escalate_seconds),
+    )  # fmt: skip
+    return lifecycle.gated(change, replace(wait, due_at=lifecycle.due(wait)), on=on)
 
 
 def new_leg(work: Work, intent_id: str, now: datetime) -> Leg:
@@ -292,7 +347,7 @@ def _repeat(rt: Runtime, old: Intent, *, before: str | None, by: str | None, let
         old,
         id=intent_id, key=None, status=Status.CREATED, waiting_reason=None, seq=0, result=None, error=None,
         deadline_at=None if span is None else on.now + span, created_at=on.now, updated_at=on.now, ended_at=None,
-        requester=by or old.requester, parent_wait_id=None, replay_of=old.id, head_hash="",
+        requester=by or old.requester, parent_wait_id=None, replay_of=old.id, handler=None, head_hash="",
     )  # fmt: skip
     new = Leg(
         id=leg_id, intent_id=intent_id, task=leg.task, signature=signature, max_attempts=leg.max_attempts,

@@ -36,6 +36,7 @@ from .errors import (
 )
 from .leg import RunningLeg, lost, required, settle
 from .model import Change, Decision, Intent, JsonDict, Leg, Wait, WaitKind, WaitStatus
+from .parties import SCHEME, Addressed, address
 from .step import in_step
 from .submit import Submission, child_change
 from .texts import assignees, line
@@ -233,13 +234,16 @@ def wait_for_time(
 def wait_for_agent(target: Any, payload: Any = None, *, timeout: Duration | None = None) -> Any:
     """Give work to an agent as an intent of its own, and wait for its result.
 
-    target:  a Celery signature; it runs as a child intent, with its own legs, waits and history.
+    target:  a Celery signature; it runs as a child intent, with its own legs, waits and history. Or an ``agent://``
+             address: the task bound to it runs, or the agent that listens there over HTTP is handed the payload.
     payload: what the child intent says it is about; the signature's arguments unless given.
 
     Raises AgentFailed when the child ends without a result, WaitTimedOut when it does not end in time (the child
     is then canceled).
     """
     leg = _leg("wait_for_agent")
+    if isinstance(target, str) and target.startswith(SCHEME):
+        target = Addressed(address(target, "target"), payload)
     work = leg.rt.read_work(target)
     text = None
     if payload is not None:
@@ -252,7 +256,10 @@ def wait_for_agent(target: Any, payload: Any = None, *, timeout: Duration | None
         WaitKind.AGENT,
         title=work.task,
         tool="intent",
-        child=Submission(work=work, payload=text, requester=f"intent:{leg.intent.id}"),
+        child=Submission(
+            work=work, payload=text, requester=f"intent:{leg.intent.id}", owner=leg.intent.owner,
+            from_agent=leg.intent.to_agent, trace=leg.intent.trace,
+        ),
         timeout_after=None if timeout is None else _positive(timeout, "timeout"),
     )
     if wait.status is WaitStatus.EXPIRED:

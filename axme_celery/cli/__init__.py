@@ -40,6 +40,8 @@ VERBS = {
     "reject": ".answers:reject",
     "complete-tool": ".answers:complete_tool",
     "dead-letters": ".dead_letters:dead_letters",
+    "keys": ".keys:keys",
+    "web": ".web:web",
     "sweep": ".upkeep:sweep",
     "doctor": ".doctor:doctor",
     "prune": ".upkeep:prune",

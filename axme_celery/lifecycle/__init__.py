@@ -7,7 +7,10 @@ raising. ``moves`` has the tables, ``runs`` a leg's life, ``waits`` a wait's,
 time, ``ends`` how an intent is ended from outside.
 """
 
+from . import agents
 from .ends import cancel, time_out
+from .ends import fail as fail_from_outside
+from .gates import GATE, gated
 from .handover import delegate, extend_intent, extend_wait, reassign
 from .moves import MOVES, NOTES, Occasion
 from .runs import (
@@ -29,11 +32,13 @@ from .voters import REQUESTER, Refusal, barred, folded, may_answer, needs_commen
 from .waits import answer, due, fire, heartbeat, open_wait, rest_again
 
 __all__ = [
+    "GATE",
     "MOVES",
     "NOTES",
     "REQUESTER",
     "Occasion",
     "Refusal",
+    "agents",
     "answer",
     "barred",
     "cancel",
@@ -44,8 +49,10 @@ __all__ = [
     "extend_intent",
     "extend_wait",
     "fail",
+    "fail_from_outside",
     "fire",
     "folded",
+    "gated",
     "hand_back",
     "heartbeat",
     "lose",

@@ -32,6 +32,7 @@ _ENDS = {
     "intent.failed": Status.FAILED,
     "intent.canceled": Status.CANCELED,
     "intent.timed_out": Status.TIMED_OUT,
+    "intent.delivery_failed": Status.FAILED,
 }
 
 #: status -> event -> status. A missing entry is an illegal move.
@@ -73,6 +74,10 @@ NOTES = frozenset(
         "intent.leg_lost",
         "intent.leg_retried",
         "intent.handed_back",
+        "intent.handed_out",
+        "intent.transfer",
+        "intent.controls_changed",
+        "intent.policy_changed",
         "intent.parked",
         "intent.unparked",
     }

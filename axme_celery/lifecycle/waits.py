@@ -20,6 +20,7 @@ from ..model import (
     WaitRecord,
     WaitStatus,
 )
+from .gates import GATE, after_gate
 from .moves import Occasion, Story
 from .outgoing import cancel_children, leg_delivery, notice_delivery, present, text_of
 from .runs import next_run
@@ -209,6 +210,9 @@ def due(wait: Wait) -> datetime | None:
 
 def _resume(record: WaitRecord, closed: Wait, *, at: datetime, on: Occasion) -> Change:
     """The wait has closed: the leg is queued as its next run, its message leaving at ``at``."""
+    ended = after_gate(record.intent, record.leg, record.wait, closed, on=on) if closed.name == GATE else None
+    if ended is not None:
+        return ended
     story = Story(record.intent, on.now)
     if closed.status is WaitStatus.EXPIRED:
         story.tell("intent.timeout", actor="clock", leg_id=closed.leg_id, wait_id=closed.id, outcome=closed.outcome)

@@ -29,7 +29,7 @@ WRITER = "tests.docs.write_reference"
 REFERENCE, COMMANDS = "docs/reference.md", "docs/cli.md"
 
 #: Settings that are read and checked and that no code acts on yet; a test fails when one of them is used.
-NOT_YET = ("axme_actor",)
+NOT_YET = ("axme_redact",)
 
 #: What a task calls; what holds an intent; what it gives back.
 INSIDE = ("step", "current_step", "wait_for_human", "wait_for_tool", "wait_for_time", "wait_for_agent")
