@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from .errors import StaleChange, TrackerUnavailable
 from .lifecycle import Occasion
-from .model import Change, Timer, WaitStatus
+from .model import Change, Timer, WaitKind, WaitStatus
 from .ports import Runtime
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 #: How often a verb decides anew before it gives up: far more than writers of one intent ever are.
 TRIES = 50
+#: What is told when an inbox may have changed, in the place of an intent's id; its seq is the moment, in microseconds.
+INBOXES = "inboxes"
 #: Timers due later than this are left for the sweep to put into the tracker.
 HORIZON = timedelta(seconds=60)
 
@@ -97,3 +99,5 @@ def tell_tracker(rt: Runtime, changes: Sequence[Change]) -> None:
     for change in changes:
         if change.intent is not None:
             rt.tracker.tell(change.intent.id, change.intent.seq)
+    if any(wait.kind is WaitKind.HUMAN for change in changes for _, wait in change.waits):
+        rt.tracker.tell(INBOXES, int(rt.ledger.now().timestamp() * 1_000_000))

@@ -78,7 +78,7 @@ def new_intent(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> C
         requester=submission.requester,
         correlation_id=submission.correlation_id,
         reply_to=submission.reply_to,
-        notify=submission.notify,
+        notify=submission.notify or work.notify,
         tags=submission.tags,
         parent_wait_id=submission.parent_wait_id,
         owner=submission.owner,

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .durations import seconds, words
 from .errors import BadInput, BadSetting
+from .hours import BusinessHours
 from .who import Role
 
 
@@ -158,6 +159,13 @@ def _cidrs(value: Any, key: str) -> tuple[str, ...]:
     return names
 
 
+def _business_hours(value: Any, key: str) -> dict[str, Any]:
+    try:
+        return BusinessHours.read(value, key).as_json()
+    except BadInput as refused:
+        raise BadSetting(str(refused)) from None
+
+
 def _roles(value: Any, key: str) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, Mapping):
         raise _refuse(key, value, 'a mapping of role to names, like {"operator": ["ops"]}')
@@ -252,6 +260,10 @@ class Settings:
     notify_webhook_url: str | None = _setting(
         None, _optional(_http_url), secret=True,
         doc='Where the "webhook" notifier posts: a Slack-style incoming webhook.')
+    business_hours: Mapping[str, Any] | None = _setting(
+        None, _optional(_business_hours),
+        doc='When people are at work: {"days": "mon-fri", "hours": "09:00-17:00", "tz": "Europe/Berlin"}, and "holidays". '
+        "Reminders, escalations and timeouts of people's waits then count working time. None: around the clock.")
     contacts: Mapping[str, str | None] = _setting(
         {}, _contacts, doc="E-mail address of each assignee who is not an address; None: no mail for this one.")
     email_host: str | None = _setting(
@@ -268,10 +280,13 @@ class Settings:
         True, _flag, doc="Secure the connection by STARTTLS before anything is sent; a server that cannot is not used.")
     webhook_retry_seconds: tuple[float, ...] = _setting(
         (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0), _delays,
-        doc="Seconds before each further try of a notice, after the first at once; "
-        "then it is a dead letter.")
+        doc="Seconds before each further try of a webhook or notice, after the first at once (with jitter: half to all "
+        "of it); then it is a dead letter.")
     webhook_deadline_seconds: float = _setting(
         20.0, _lasts(0.1, 300), doc="Seconds one outgoing call may take in all, from name lookup to answer.")
+    webhook_concurrency: int = _setting(
+        16, _count(1, 1000, "calls"),
+        doc="Webhook calls one process may have under way at once; at most four of them to one subscription.")
     webhook_allow_cidrs: tuple[str, ...] = _setting(
         (), _cidrs,
         doc="Private networks outgoing calls may reach all the same, also by plain http. "

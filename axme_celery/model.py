@@ -101,6 +101,7 @@ class DeliveryKind(StrEnum):
     COMPLETION = "COMPLETION"  # a child intent ended: answer its parent's wait
     CANCEL = "CANCEL"  # a parent ended: cancel its child intent
     POLL = "POLL"  # ask about a tool's job: run the wait's poll signature
+    FANOUT = "FANOUT"  # events were written: make a webhook delivery of each for every subscription that wants it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -263,6 +264,10 @@ class Wait:
     reminders: int = 0
     escalate_at: datetime | None = None
     escalated_at: datetime | None = None
+    #: Rungs of the ladder that have been climbed.
+    escalations: int = 0
+    #: When the fallback was asked, the first timeout having passed.
+    fell_back_at: datetime | None = None
     #: TOOL: silent until then is dead.
     heartbeat_at: datetime | None = None
     #: TOOL: next time to ask.
@@ -438,6 +443,8 @@ class Work:
     on_drift: str = "park"
     #: The intent's type: the task's name unless the task says otherwise.
     type: str = ""
+    #: URL told of the intent's end, unless the submitter names one.
+    notify: str | None = None
     #: A pipeline's legs and joins; the fields above are then those of its first task.
     legs: tuple[Leg, ...] = ()
     joins: tuple[Join, ...] = ()

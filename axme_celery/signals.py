@@ -332,6 +332,7 @@ class LegTask(Task):  # type: ignore[misc]
 
     #: What ``@axme.task`` was given.
     axme_deadline: Any = None
+    axme_notify: str | None = None
     axme_max_attempts: int | None = None
     axme_type: str | None = None
     axme_on_drift: str = "park"

@@ -57,6 +57,7 @@ def sweep(rt: Runtime, senders: Mapping[DeliveryKind, Sender], sweeper: str, *, 
     _broom(counts, "timers", lambda: due_timers(rt))
     _broom(counts, "joins", lambda: full_joins(rt))
     _broom(counts, "outbox", lambda: undelivered(rt, senders))
+    _broom(counts, "webhooks", lambda: due_webhooks(rt))
     if slow or (slow is None and _slow_turn(rt, sweeper)):
         _broom(counts, "refilled", lambda: refill(rt))
         _broom(counts, "resent", lambda: lost_messages(rt))
@@ -263,6 +264,14 @@ def undelivered(rt: Runtime, senders: Mapping[DeliveryKind, Sender]) -> int:
             return sent
 
 
+def due_webhooks(rt: Runtime) -> int:
+    """Webhook deliveries that are due: this process's courier is told. 1 when there are any."""
+    if not rt.ledger.hooks.is_due():
+        return 0
+    rt.relay.deliver()
+    return 1
+
+
 # -- slow brooms ------------------------------------------------------------------
 
 
@@ -313,5 +322,6 @@ def prune(rt: Runtime, limit: int) -> int:
     if rt.settings.retention is None:
         return 0
     before = rt.ledger.now() - timedelta(seconds=seconds(rt.settings.retention, "axme_retention"))
+    rt.ledger.hooks.prune(before)
     old = rt.ledger.prunable(before, limit)
     return rt.ledger.prune([intent.id for intent in old]) if old else 0

@@ -47,6 +47,8 @@ def plain(text: str | None) -> Any:
 def event(told: Event, intent: Intent) -> JsonDict:
     """One event. ``intent``: the intent it belongs to, loaded with the event or later."""
     details = dict(told.details)
+    if isinstance(details.get("error"), dict):
+        details["error"] = error(details["error"])
     if told.type == "intent.completed" and intent.result is not None:
         details["result"] = plain(intent.result)
     body: JsonDict = {
@@ -96,7 +98,7 @@ def intent(record: Intent, *, pending: JsonDict | None = None) -> JsonDict:
         "reply_to": record.reply_to,
         "deadline_at": None if record.deadline_at is None else utc_iso(record.deadline_at),
         "ended_at": None if record.ended_at is None else utc_iso(record.ended_at),
-        "error": record.error,
+        "error": None if record.error is None else error(record.error),
         "replay_of": record.replay_of,
         "tags": list(record.tags),
     }
@@ -104,6 +106,11 @@ def intent(record: Intent, *, pending: JsonDict | None = None) -> JsonDict:
     if record.status is Status.COMPLETED:
         body["result"] = plain(record.result)
     return {**body, "payload": plain(record.payload)}
+
+
+def error(described: JsonDict) -> JsonDict:
+    """An error as outsiders are told it: what happened, not where in the code and with what in hand."""
+    return {name: value for name, value in described.items() if name not in ("traceback", "args", "attributes")}
 
 
 def pending_with(waiting_reason: str | None, details: JsonDict) -> JsonDict | None:

@@ -93,6 +93,7 @@ def read_work(app: Celery, codec: Codec, settings: Settings, now: datetime, give
         max_attempts=getattr(task, "axme_max_attempts", None) or settings.max_attempts,
         on_drift=getattr(task, "axme_on_drift", "park"),
         type=getattr(task, "axme_type", None) or name,
+        notify=getattr(task, "axme_notify", None),
     )
 
 

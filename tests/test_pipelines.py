@@ -268,7 +268,7 @@ def test_errbacks_are_called_of_the_task_and_of_the_chord_it_was_in(stage, app, 
 
     body = add.s().on_error(by_id.s()).on_error(by_exception.s())
     intent = stage.submit(chord([add.s(1), fails.s().on_error(by_id.s()).on_error(by_exception.s())], body))
-    one, failed, last = intent.legs()
+    _, failed, last = intent.legs()
 
     assert told == [failed.id, last.id]
     assert seen == [(failed.id, "no route"), (last.id, "no route")]

@@ -90,6 +90,7 @@ def serve(axme: Axme, host: str, port: int, *, workers: int, threads: int | None
         **{name: getattr(gunicorn_conf, name) for name in ("worker_class", "graceful_timeout", "keepalive")},
         "control_socket_disable": True,
         "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        "post_worker_init": gunicorn_conf.post_worker_init,
         "workers": workers,
         "threads": threads or axme.settings.live_clients + 8,
     }

@@ -42,15 +42,17 @@ from .driver import Driver
 from .engine import Engines
 from .exchange import SqlExchange
 from .health import Health, health
+from .hooks import HookStore
 from .keys import KeyShelf
 from .mailboxes import SqlMailboxes
 from .plans import PlanShelf
-from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of
+from .views import Views
+from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of, with_fanout
 
 T = TypeVar("T")
 
 
-class SqlLedger(KeyShelf, PlanShelf):
+class SqlLedger(KeyShelf, PlanShelf, Views):
     """The ledger at one database URL. Connects on first use; safe across fork.
 
     ``clock`` replaces the database's own time (tests move it). ``secret`` makes the audit chain a keyed one.
@@ -71,6 +73,8 @@ class SqlLedger(KeyShelf, PlanShelf):
         else:
             self._clock = LedgerClock(self._ask_time)
         self._id: str | None = None
+        #: Webhooks: subscriptions, and the deliveries to them.
+        self.hooks = HookStore(self._access, self.now, self._is_sqlite)
 
     # -- identity and time ----------------------------------------------------
 
@@ -114,12 +118,13 @@ class SqlLedger(KeyShelf, PlanShelf):
             self._record(changes[0])
             return changes
         sealed = [seal(change, self._secret) for change in changes]
-        written = tuple(one.change for one in sealed)
         sheet = sheet_of(sealed, self.now(), own=connection is None, is_sqlite=self._is_sqlite)
         if connection is None:
             durable = any(change.durable for change in changes)
             self._access.write(sheet.write, proof_of(sealed), durable=durable)
-            return tuple(replace(c, reached=sheet.reached(c.counts)) if c.counts else c for c in written)
+            return tuple(
+                replace(c, reached=sheet.reached(c.counts)) if c.counts else c for c in with_fanout(sealed, sheet)
+            )
         self._access.make_ready()
         _begin_for_real(connection)
         try:
@@ -130,7 +135,7 @@ class SqlLedger(KeyShelf, PlanShelf):
             if not trouble.is_taken(error):
                 raise
             raise StaleChange(f"another writer was first: {error.orig}") from error
-        return written
+        return with_fanout(sealed, sheet)
 
     def transaction(self, checkpoint: Callable[[Connection], Checkpoint], fence: Fence) -> Checkpoint:
         """Call with a connection inside a transaction, and commit its SQL together with the checkpoint returned.

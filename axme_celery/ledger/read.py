@@ -23,6 +23,7 @@ from ..model import (
     WaitStatus,
 )
 from . import tables as t
+from . import tables_hooks as th
 from .rows import columns, to_record
 
 # Literal, not bound: the small partial indexes are of use only to a plan that knows the value.
@@ -251,4 +252,6 @@ def count_prunable(c: Connection, ended_before: datetime) -> int:
 def _may_go(ended_before: datetime) -> ColumnElement[bool]:
     undelivered = exists().where(t.outbox.c.intent_id == t.intents.c.id)
     open_letter = exists().where(t.dead_letters.c.intent_id == t.intents.c.id, t.dead_letters.c.state == "OPEN")
-    return and_(t.intents.c.ended_at < ended_before, ~undelivered, ~open_letter)
+    d = th.hook_deliveries.c
+    untold = exists().where(d.intent_id == t.intents.c.id, d.status == "PENDING")
+    return and_(t.intents.c.ended_at < ended_before, ~undelivered, ~open_letter, ~untold)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from enum import Enum
 from typing import Any, TypeVar
 
 from sqlalchemy import Table
 
 from ..graph import Join, JoinStatus
+from ..hooks import HookDelivery, HookEvent, HookStatus, Subscription
 from ..model import (
     Checkpoint,
     DeadLetter,
@@ -26,7 +28,7 @@ from ..model import (
     WaitStatus,
 )
 from ..who import Key, Role
-from . import tables
+from . import tables, tables_hooks
 
 Record = TypeVar("Record")
 
@@ -41,6 +43,9 @@ _FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
     Delivery: {"kind": DeliveryKind},
     EarlyAnswer: {},
     DeadLetter: {},
+    Subscription: {"event_types": tuple, "thin": bool},
+    HookEvent: {},
+    HookDelivery: {"status": HookStatus, "tries": tuple},
     Key: {"role": Role, "groups": tuple},
 }
 
@@ -54,6 +59,9 @@ TABLE_OF: dict[type, Table] = {
     Delivery: tables.outbox,
     EarlyAnswer: tables.early_answers,
     DeadLetter: tables.dead_letters,
+    Subscription: tables_hooks.subscriptions,
+    HookEvent: tables_hooks.hook_events,
+    HookDelivery: tables_hooks.hook_deliveries,
     Key: tables.keys,
 }
 
@@ -119,8 +127,4 @@ def columns(kind: type, prefix: str = "") -> list[Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
-    return (
-        value.value
-        if isinstance(value, Status | LegStatus | JoinStatus | WaitStatus | WaitKind | Recorded | DeliveryKind | Role)
-        else value
-    )
+    return value.value if isinstance(value, Enum) else value

@@ -3,8 +3,9 @@
 Pure: no clock, no store, no randomness. A decision takes what was loaded, the
 occasion (the moment and fresh ids), and returns a ``Change``; or it refuses by
 raising. ``moves`` has the tables, ``runs`` a leg's life, ``waits`` a wait's,
-``voters`` who may answer one, ``handover`` how it is passed on or given more
-time, ``ends`` how an intent is ended from outside.
+``voters`` who may answer one, ``nudges`` what happens while nobody does,
+``handover`` how it is passed on or given more time, ``ends`` how an intent is
+ended from outside.
 """
 
 from . import agents
@@ -13,7 +14,7 @@ from .ends import fail as fail_from_outside
 from .gates import GATE, gated
 from .handover import delegate, extend_intent, extend_wait, reassign
 from .moves import MOVES, NOTES, Occasion
-from .opening import due
+from .nudges import due, pending, with_moments
 from .runs import (
     claim,
     complete,
@@ -69,6 +70,7 @@ __all__ = [
     "open_wait",
     "park",
     "pass_join",
+    "pending",
     "reassign",
     "repeat",
     "replay_from",
@@ -82,4 +84,5 @@ __all__ = [
     "time_out",
     "unpark",
     "vote_of",
+    "with_moments",
 ]

@@ -5,31 +5,28 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from ..model import Delivery, Intent, Leg, Wait, WaitKind, WaitStatus
+from ..model import Delivery, Intent, Leg, Wait, WaitKind
 from .moves import Occasion, Story
+from .nudges import due, may_fall_back, pending
 from .outgoing import notice_delivery, text_of
 from .shown import shown_hash
 from .voters import without_requester
 
 
-def due(wait: Wait) -> datetime | None:
-    """The next moment anybody must look at a wait; None when closed or timeless."""
-    if wait.status is not WaitStatus.OPEN:
-        return None
-    moments = (wait.timeout_at, wait.remind_at, wait.escalate_at, wait.heartbeat_at, wait.poll_at)
-    return min((m for m in moments if m is not None), default=None)
-
-
-def opened(intent: Intent, wait: Wait) -> Wait:
+def opened(intent: Intent, wait: Wait, now: datetime) -> Wait:
     """The wait as it is kept."""
     wait = replace(wait, due_at=due(wait))
     if wait.kind is not WaitKind.HUMAN:
         return wait
-    return replace(
+    wait = replace(
         wait,
         request=without_requester(wait.request, intent.requester),
         payload_hash=shown_hash(wait.title, wait.request, intent.payload),
     )
+    if not pending(wait) and may_fall_back(wait):
+        # Nobody it is for may answer it.
+        wait = replace(wait, to=tuple(wait.request["fallback"]), fell_back_at=now)
+    return wait
 
 
 def tell_opened(story: Story, leg: Leg, wait: Wait, *, rests: bool, on: Occasion) -> tuple[Delivery, ...]:

@@ -89,7 +89,7 @@ def take(story: Story, rows: Rows, turns: Sequence[Turn], *, at: datetime, busy:
         rows.outbox.append(leg_delivery(queued, on.new_id(), starts_at))
     for turn in turns:
         if turn.wait is not None:
-            wait = opened(story.intent, turn.wait)
+            wait = opened(story.intent, turn.wait, on.now)
             given = {"given": turn.value} if turn.leg.plan.get("takes") else {}
             resting = replace(
                 turn.leg, status=LegStatus.WAITING, started_at=on.now, has_history=True, plan={**turn.leg.plan, **given}

@@ -9,8 +9,6 @@ from datetime import datetime, timedelta
 from ..errors import NotAllowed, ShownChanged, WaitClosed
 from ..model import (
     Change,
-    Delivery,
-    DeliveryKind,
     Intent,
     JsonDict,
     Leg,
@@ -23,12 +21,12 @@ from ..model import (
 )
 from .gates import GATE, after_gate
 from .moves import Occasion, Story
-from .opening import due, opened, tell_opened
+from .nudges import due, fall_back, may_fall_back, nudge
+from .opening import opened, tell_opened
 from .outgoing import (
     cancel_children,
     closed_wait,
     leg_delivery,
-    notice_delivery,
     present,
     result_delivery,
     success_delivery,
@@ -67,7 +65,7 @@ def open_wait(
     child: the intent an agent is given, written in the same transaction.
     busy:  whether anything else of the intent goes on; if so it is not WAITING yet.
     """
-    wait = opened(intent, wait)
+    wait = opened(intent, wait, on.now)
     resting = replace(leg, status=LegStatus.WAITING, attempts=leg.attempts - 1, has_history=True)
     story = Story(intent, on.now)
     outbox = tell_opened(story, leg, wait, rests=not busy, on=on)
@@ -116,8 +114,9 @@ def answer(
         wait = replace(wait, votes=(*wait.votes, vote))
         quorum = int(wait.request.get("quorum", 1))
         agreeing = sum(1 for v in wait.votes if v["outcome"] == outcome)
-        # A quorum is asked of the first outcome, the one that says yes; any other outcome closes at once.
-        if outcome == wait.request["outcomes"][0] and agreeing < quorum:
+        # A quorum is asked of the first outcome, the one that says yes; any other closes at once, unless it needs one too.
+        counted = outcome == wait.request["outcomes"][0] or wait.request.get("reject_policy") == "quorum"
+        if counted and agreeing < quorum:
             story = Story(record.intent, on.now)
             story.tell(
                 "intent.voted", actor=by, leg_id=wait.leg_id, wait_id=wait.id, outcome=outcome, comment=comment,
@@ -144,59 +143,10 @@ def fire(record: WaitRecord, *, ahead: timedelta, finish: Finish = None, on: Occ
         )
         return _resume(record, closed, finish, at=wait.timeout_at, on=on)
     if wait.timeout_at is not None and wait.timeout_at <= on.now:
-        return _expire(record, "timeout", finish, on)
+        return fall_back(record, on=on) if may_fall_back(wait) else _expire(record, "timeout", finish, on)
     if wait.heartbeat_at is not None and wait.heartbeat_at <= on.now:
         return _expire(record, "heartbeat_missed", finish, on)
-    return _nudge(record, on)
-
-
-def _nudge(record: WaitRecord, on: Occasion) -> Change | None:
-    """Escalation, reminder and poll: the wait stays open, its next moment moves on."""
-    wait, story, outbox = record.wait, Story(record.intent, on.now), list[Delivery]()
-    request = wait.request
-    if wait.escalate_at is not None and wait.escalate_at <= on.now:
-        added = tuple(request.get("escalate_to", ()))
-        wait = replace(
-            wait, to=tuple(dict.fromkeys((*wait.to, *added))), escalate_at=None, escalated_at=on.now, remind_at=None
-        )
-        story.tell("intent.escalated", actor="clock", leg_id=wait.leg_id, wait_id=wait.id, escalated_to=list(added))
-        outbox.append(notice_delivery(story.intent, wait, "escalation", added, on))
-    elif wait.remind_at is not None and wait.remind_at <= on.now:
-        every = timedelta(seconds=request["remind_every_seconds"])
-        count = wait.reminders + 1
-        last = count >= request.get("max_reminders", 3)
-        following = max(wait.remind_at + every, on.now + every / 2)
-        escalate_at = wait.escalate_at
-        if last and request.get("escalate_to") and escalate_at is None:
-            escalate_at = following
-        wait = replace(wait, reminders=count, remind_at=None if last else following, escalate_at=escalate_at)
-        story.tell(
-            "intent.reminder",
-            actor="clock",
-            leg_id=wait.leg_id,
-            wait_id=wait.id,
-            number=count,
-            pending_with=list(wait.to),
-        )
-        outbox.append(notice_delivery(story.intent, wait, "reminder", wait.to, on))
-    if wait.poll_at is not None and wait.poll_at <= on.now:
-        wait = replace(wait, poll_at=on.now + timedelta(seconds=request["poll_every_seconds"]))
-        outbox.append(
-            Delivery(
-                id=on.new_id(),
-                kind=DeliveryKind.POLL,
-                intent_id=wait.intent_id,
-                leg_id=wait.leg_id,
-                body={"wait_id": wait.id},
-                next_at=on.now,
-            )
-        )
-    if wait is record.wait:
-        return None
-    wait = replace(wait, due_at=due(wait))
-    if not story.events:
-        return Change(waits=((record.wait, wait),), outbox=tuple(outbox))
-    return story.change(waits=((record.wait, wait),), outbox=tuple(outbox))
+    return nudge(record, on)
 
 
 def heartbeat(wait: Wait, *, on: Occasion) -> Change:

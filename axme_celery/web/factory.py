@@ -14,6 +14,7 @@ from ..who import Actor
 from . import guard
 from .actor import Resolver, load_actor
 from .house import EXTENSION, House
+from .live import Hub
 
 if TYPE_CHECKING:
     from ..extension import Axme
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 #: The rooms behind the door: "module:blueprint", each registered under the path given.
 ROOMS = (
     ("axme_celery.web.pages:blueprint", "/"),
+    ("axme_celery.web.streams:blueprint", "/live"),
     ("axme_celery.web.probe:blueprint", "/"),
 )
 
@@ -53,7 +55,7 @@ def make_blueprint(axme: Axme, actor: Callable[[Any], Actor | None] | None) -> B
     settings = axme.settings
     if actor is None and settings.actor:
         actor = load_actor(settings.actor)
-    here = House(axme, Resolver(settings, actor))
+    here = House(axme, Resolver(settings, actor), Hub(lambda: axme.runtime, settings.live_clients))
     door = Blueprint("axme", "axme_celery.web", static_folder="static", template_folder="templates")
     door.record(lambda state: state.app.extensions.__setitem__(EXTENSION, here))
     door.before_request(guard.before)

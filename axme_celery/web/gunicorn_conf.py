@@ -6,6 +6,9 @@ What gunicorn is told on its command line, or in GUNICORN_CMD_ARGS, wins over th
 
 from __future__ import annotations
 
+import signal
+from typing import Any
+
 worker_class = "gthread"
 workers = 2
 threads = 64
@@ -16,3 +19,17 @@ keepalive = 5
 control_socket_disable = True
 #: Addresses of people and, in one-time links, secrets do not belong in a log of every request.
 accesslog = None
+
+
+def post_worker_init(worker: Any) -> None:
+    """Have live streams end when the worker is asked to: it would wait its whole grace for them."""
+    from axme_celery.web import live
+
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: Any) -> None:
+        live.close_all()
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGTERM, stop)

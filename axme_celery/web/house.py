@@ -11,6 +11,7 @@ from ..errors import NotFound
 from ..model import Intent
 from ..who import Actor, Role
 from .actor import Resolver
+from .live import Hub
 
 if TYPE_CHECKING:
     from ..extension import Axme
@@ -26,6 +27,7 @@ class House:
 
     axme: Axme
     resolver: Resolver
+    live: Hub
 
     @property
     def rt(self) -> Runtime:

@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response
 
 from ... import errors
 from ..house import RoleNeeded, SignInNeeded
+from ..live import Full
 from .shown import page
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,10 @@ def refused(error: errors.AxmeError) -> Any:
             return _said(422, "That does not fit", str(error))
         case errors.WaitClosed() | errors.IntentEnded() | errors.KeyConflict() | errors.StaleChange():
             return _said(409, "Too late", str(error))
+        case Full():
+            response = _said(503, "Full", str(error))
+            response[0].headers["Retry-After"] = str(error.retry_seconds)
+            return response
         case errors.LedgerUnavailable() | errors.TrackerUnavailable():
             log.warning("the pages cannot reach a store: %s", error)
             response = _said(503, "One moment", "The ledger cannot be reached. Nothing was changed; try again soon.")

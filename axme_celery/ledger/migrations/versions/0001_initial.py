@@ -16,6 +16,7 @@ REWRITTEN = {"autovacuum_vacuum_scale_factor": 0.02}
 def upgrade() -> None:
     """Make every table and give the ledger its id."""
     _ledger()
+    _hooks()
     _http()
     _keys()
     _tracker()
@@ -147,6 +148,8 @@ def _ledger() -> None:
         sa.Column("reminders", sa.Integer(), nullable=False),
         sa.Column("escalate_at", sa.DateTime(timezone=True)),
         sa.Column("escalated_at", sa.DateTime(timezone=True)),
+        sa.Column("escalations", sa.Integer(), nullable=False),
+        sa.Column("fell_back_at", sa.DateTime(timezone=True)),
         sa.Column("heartbeat_at", sa.DateTime(timezone=True)),
         sa.Column("poll_at", sa.DateTime(timezone=True)),
         sa.Column("due_at", sa.DateTime(timezone=True)),
@@ -242,6 +245,83 @@ def _ledger() -> None:
     )
 
 
+def _hooks() -> None:
+    op.create_table(
+        "axme_subscriptions",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("owner", sa.String(255)),
+        sa.Column("kind", sa.String(16), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("event_types", sa.Text(), nullable=False),
+        sa.Column("secret", sa.Text(), nullable=False),
+        sa.Column("old_secret", sa.Text()),
+        sa.Column("old_secret_until", sa.DateTime(timezone=True)),
+        sa.Column("thin", sa.Boolean(), nullable=False),
+        sa.Column("description", sa.String(255)),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("revoked_at", sa.DateTime(timezone=True)),
+        sa.Column("disabled_at", sa.DateTime(timezone=True)),
+        sa.Column("disabled_reason", sa.Text()),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("rests_until", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("id"),
+        postgresql_with=REWRITTEN,
+    )
+    live = "revoked_at IS NULL AND kind = 'subscription'"
+    _index("axme_subscriptions_live", "axme_subscriptions", ["id"], where=live)
+    op.create_table(
+        "axme_hook_events",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("type", sa.String(128), nullable=False),
+        sa.Column("owner", sa.String(255)),
+        sa.Column("intent_id", sa.String(36)),
+        sa.Column("seq", sa.Integer()),
+        sa.Column("source", sa.String(100), nullable=False),
+        sa.Column("data", sa.Text(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("axme_hook_events_by_intent", "axme_hook_events", ["intent_id"])
+    op.create_index("axme_hook_events_by_age", "axme_hook_events", ["at", "id"])
+    op.create_table(
+        "axme_hook_deliveries",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("event_id", sa.String(36), nullable=False),
+        sa.Column("subscription_id", sa.String(36), nullable=False),
+        sa.Column("intent_id", sa.String(36)),
+        sa.Column("type", sa.String(128), nullable=False),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("tries", sa.Text(), nullable=False),
+        sa.Column("next_at", sa.DateTime(timezone=True)),
+        sa.Column("held_until", sa.DateTime(timezone=True)),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ended_at", sa.DateTime(timezone=True)),
+        sa.Column("last_error", sa.Text()),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("event_id", "subscription_id"),
+        postgresql_with=REWRITTEN,
+    )
+    pending = "status = 'PENDING'"
+    _index("axme_hook_deliveries_due", "axme_hook_deliveries", ["subscription_id", "next_at"], where=pending)
+    op.create_index("axme_hook_deliveries_by_age", "axme_hook_deliveries", ["created_at", "id"])
+    op.create_index("axme_hook_deliveries_by_intent", "axme_hook_deliveries", ["intent_id"])
+    op.create_table(
+        "axme_schemas",
+        sa.Column("owner", sa.String(255), nullable=False),
+        sa.Column("semantic_type", sa.String(255), nullable=False),
+        sa.Column("schema_json", sa.Text(), nullable=False),
+        sa.Column("schema_hash", sa.String(64), nullable=False),
+        sa.Column("schema_ref", sa.String(600), nullable=False),
+        sa.Column("compatibility_mode", sa.String(16), nullable=False),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("owner", "semantic_type"),
+    )
+
+
 def _http() -> None:
     op.create_table(
         "axme_agents",
@@ -296,6 +376,8 @@ def _http() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("axme_messages_by_intent", "axme_messages", ["intent_id", "id"])
+
+
 def _keys() -> None:
     op.create_table(
         "axme_keys",
