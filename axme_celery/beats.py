@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from .errors import StaleChange, TrackerUnavailable
 from .lifecycle import Occasion
-from .model import Change, Timer, WaitStatus
+from .model import Change, Lease, Timer, WaitStatus
 from .ports import Runtime
 
 log = logging.getLogger(__name__)
@@ -72,8 +72,11 @@ def best_effort(tell: Callable[[], None]) -> None:
         log.warning("tracker unavailable, going on without: %s", error)
 
 
-def tell_tracker(rt: Runtime, changes: Sequence[Change]) -> None:
-    """Timers that fall due soon, timers that are gone, and where the intents are now. Raises TrackerUnavailable."""
+def tell_tracker(rt: Runtime, changes: Sequence[Change], ended: Sequence[Lease] = ()) -> None:
+    """Timers that fall due soon or are gone, where the intents are now, and which runs have ended.
+
+    Raises TrackerUnavailable.
+    """
     soon = rt.ledger.now() + HORIZON
     timers, gone = [], []
     for change in changes:
@@ -92,6 +95,4 @@ def tell_tracker(rt: Runtime, changes: Sequence[Change]) -> None:
         rt.tracker.schedule(timers)
     if gone:
         rt.tracker.unschedule(gone)
-    for change in changes:
-        if change.intent is not None:
-            rt.tracker.tell(change.intent.id, change.intent.seq)
+    rt.tracker.tell({change.intent.id: change.intent.seq for change in changes if change.intent is not None}, ended)

@@ -6,7 +6,7 @@ doors wire it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -107,7 +107,7 @@ class Tracker(Protocol):
     def refill(self, timers: Sequence[Timer]) -> None: ...
     def unschedule(self, timers: Sequence[tuple[str, str]]) -> None: ...
     def take(self, until: datetime, hold_seconds: float, limit: int) -> list[Timer]: ...
-    def tell(self, intent_id: str, seq: int) -> None: ...
+    def tell(self, seqs: Mapping[str, int], ended: Sequence[Lease] = ()) -> None: ...
     def listen(self, intent_id: str, timeout_seconds: float, after: int | None = None) -> bool: ...
     def put_progress(self, leg_id: str, done: float, total: float | None, note: str | None) -> None: ...
     def progress(self, leg_ids: Sequence[str]) -> dict[str, Progress]: ...
@@ -138,8 +138,8 @@ class Relay(Protocol):
     def send_if_committed(self, delivery_ids: Sequence[str]) -> None:
         """These were written in a caller's transaction: send them soon after it commits, if it does."""
 
-    def tell(self, changes: Sequence[Change]) -> None:
-        """Let the tracker know of these committed changes, in the background: a hung Redis holds nobody up."""
+    def tell(self, changes: Sequence[Change], ended: Sequence[Lease] = ()) -> None:
+        """Let the tracker know of these committed changes and ended runs, in the background: a hung Redis holds nobody up."""
 
     def settled(self, delivery_ids: Sequence[str]) -> None:
         """These need no sending any more; remove them when convenient."""

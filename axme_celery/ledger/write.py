@@ -14,13 +14,17 @@ from ..errors import StaleChange
 from ..model import Change, Checkpoint, Delivery, Event, Fence, Leg
 from . import statements
 from . import tables as t
-from .driver import Prepared, Row
+from .driver import Prepared, Row, Whole
 from .rows import changed, to_row
 
 #: A delivery due within this is sent by the process that committed it; the others are the sweep's.
 OWN_SECONDS = 3.0
 #: How long the sweep leaves the committing process alone with its delivery.
 HOLD_SECONDS = 5.0
+
+
+#: A sheet of at most so many rows is written in one statement, where the database can.
+WHOLE_ROWS = 12
 
 
 class Writer(Protocol):
@@ -90,6 +94,17 @@ class Sheet:
             if batch.refusals and done != len(batch.rows):
                 others = f", or of {len(batch.rows) - 1} others the same" if len(batch.rows) > 1 else ""
                 raise StaleChange(batch.refusals[0] + others)
+
+    def whole(self, *, durable: bool) -> Whole | None:
+        """The same as one statement; None where it is not to be had: on SQLite, with fences, with many rows."""
+        rows = sum(len(batch.rows) for batch in self._batches.values())
+        if self._is_sqlite or self._fences or not 0 < rows <= WHOLE_ROWS:
+            return None
+        parts = [
+            (prepared, row, bool(batch.refusals)) for prepared, batch in self._batches.items() for row in batch.rows
+        ]
+        refusals = [words for batch in self._batches.values() for words in batch.refusals]
+        return Whole(parts, " or ".join(refusals), durable=durable)
 
     def fence(self, fence: Fence) -> None:
         """Demand that this claim still is the running one."""
@@ -260,15 +275,25 @@ def proof_of(sealed: Iterable[Sealed]) -> Callable[[Connection], bool]:
     return lambda connection: False
 
 
+# Each builds its query only when it is asked: that takes longer than all else at a commit, and hardly any reply is lost.
+
+
 def _event_is_there(event: Event) -> Callable[[Connection], bool]:
-    hash_of = select(t.events.c.hash).where(t.events.c.intent_id == event.intent_id, t.events.c.seq == event.seq)
-    return lambda connection: bool(connection.scalar(hash_of) == event.hash)
+    def is_there(connection: Connection) -> bool:
+        c = t.events.c
+        found = connection.scalar(select(c.hash).where(c.intent_id == event.intent_id, c.seq == event.seq))
+        return bool(found == event.hash)
+
+    return is_there
 
 
 def _leg_is_there(leg: Leg) -> Callable[[Connection], bool]:
-    c = t.legs.c
-    row_of = select(c.status, c.run, c.token, c.attempts, c.resends).where(c.id == leg.id)
-    return lambda connection: tuple(connection.execute(row_of).first() or ()) == _identity(leg)
+    def is_there(connection: Connection) -> bool:
+        c = t.legs.c
+        row_of = select(c.status, c.run, c.token, c.attempts, c.resends).where(c.id == leg.id)
+        return tuple(connection.execute(row_of).first() or ()) == _identity(leg)
+
+    return is_there
 
 
 def _identity(leg: Leg) -> tuple[Any, ...]:
@@ -276,6 +301,9 @@ def _identity(leg: Leg) -> tuple[Any, ...]:
 
 
 def _letter_is_closed(letter_id: str, closed: Sequence[str | None]) -> Callable[[Connection], bool]:
-    c = t.dead_letters.c
-    row_of = select(c.state, c.replayed_as, c.closed_by).where(c.id == letter_id)
-    return lambda connection: list(connection.execute(row_of).first() or ()) == list(closed)
+    def is_closed(connection: Connection) -> bool:
+        c = t.dead_letters.c
+        row_of = select(c.state, c.replayed_as, c.closed_by).where(c.id == letter_id)
+        return list(connection.execute(row_of).first() or ()) == list(closed)
+
+    return is_closed
