@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +14,26 @@ from .ports import Runtime
 from .texts import line, text
 
 
-def answer(rt: Runtime, wait: str, outcome: str, *, by: str, comment: str | None = None, data: Any = None) -> Intent:
+def answer(
+    rt: Runtime,
+    wait: str,
+    outcome: str,
+    *,
+    by: str,
+    comment: str | None = None,
+    data: Any = None,
+    groups: Collection[str] | None = None,
+    expected_hash: str | None = None,
+) -> Intent:
     """A person's answer to a human wait (its id, or the id of an intent that has exactly one open).
 
+    groups:        what the person is in, where the caller knows who they are: they must then be among those the wait
+                   is for. None: the caller vouches for them.
+    expected_hash: the wait's ``payload_hash`` when the person was shown it.
+
     The same person giving the same answer again is told that it stands. Raises WaitClosed (who, when) for a closed
-    wait, NotAllowed for a person who may not answer, BadInput for an outcome, comment or form data that does not fit.
+    wait, NotAllowed for a person who may not answer, ShownChanged when what they saw is not what the wait shows now,
+    BadInput for an outcome, comment or form data that does not fit.
     """
     line(by, "by")
     wait_id = human_wait(rt, wait)
@@ -38,7 +53,10 @@ def answer(rt: Runtime, wait: str, outcome: str, *, by: str, comment: str | None
         fitting = None
         if record.wait.status is WaitStatus.OPEN:
             fitting = _fitting(rt, record.wait, outcome, comment, data)
-        change = lifecycle.answer(record, outcome=outcome, by=by, comment=comment, data=fitting, on=occasion(rt))
+        change = lifecycle.answer(
+            record, outcome=outcome, by=by, comment=comment, data=fitting, names=groups, expected_hash=expected_hash,
+            on=occasion(rt),
+        )  # fmt: skip
         return [change]
 
     changes = carry_out(rt, decide)
@@ -186,8 +204,8 @@ def human_wait(rt: Runtime, wait_or_intent: str) -> str:
 
 def _stands(wait: Wait, outcome: str, by: str) -> bool:
     """Whether this person has given this very answer already, and it was not overruled."""
-    voted = any(vote["by"] == by and vote["outcome"] == outcome for vote in wait.votes)
-    return voted and (
+    vote = lifecycle.vote_of(wait, by)
+    return (vote is not None and vote["outcome"] == outcome) and (
         wait.status is WaitStatus.OPEN or (wait.status is WaitStatus.ANSWERED and wait.outcome == outcome)
     )
 
@@ -197,8 +215,8 @@ def _fitting(rt: Runtime, wait: Wait, outcome: str, comment: str | None, data: A
     allowed: list[str] = wait.request["outcomes"]
     if outcome not in allowed:
         raise BadInput(f"outcome {outcome!r} is not one of wait {wait.id}'s: {', '.join(allowed)}")
-    if wait.request.get("require_comment") and not (comment or "").strip():
-        raise BadInput(f"wait {wait.id} asks for a comment with its answer; give comment=")
+    if lifecycle.needs_comment(wait, outcome) and not (comment or "").strip():
+        raise BadInput(f"wait {wait.id} asks for a comment with its answer {outcome!r}; give comment=")
     if comment is not None:
         text(comment, "comment", longest=4000)
     form = wait.request.get("form")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
@@ -40,6 +41,7 @@ def register(axme: Axme, app: Celery) -> None:
     def beat_init(sender: Any = None, **_: Any) -> None:
         # The project may have replaced its whole schedule since, or set another tick.
         if sender.app is app:
+            axme.calls.beat_thread = threading.get_ident()
             sender.scheduler.update_from_dict({ENTRY: add_entry(axme, app)})
 
     signals.beat_init.connect(beat_init, weak=False, dispatch_uid=f"axme-{id(axme)}-beat_init")

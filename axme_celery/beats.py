@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from .errors import StaleChange, TrackerUnavailable
 from .lifecycle import Occasion
-from .model import Change, Lease, Timer, WaitStatus
+from .model import Change, Lease, Timer, WaitKind, WaitStatus
 from .ports import Runtime
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 #: How often a verb decides anew before it gives up: far more than writers of one intent ever are.
 TRIES = 50
+#: What is told when an inbox may have changed, in the place of an intent's id; its seq is the moment, in microseconds.
+INBOXES = "inboxes"
 #: Timers due later than this are left for the sweep to put into the tracker.
 HORIZON = timedelta(seconds=60)
 
@@ -89,10 +91,15 @@ def tell_tracker(rt: Runtime, changes: Sequence[Change], ended: Sequence[Lease] 
         if intent is not None and intent.deadline_at is not None and intent.deadline_at <= soon:
             if intent.status.is_final:
                 gone.append(("intent", intent.id))
-            elif change.was is None:
+            elif change.was is None or change.was.deadline_at != intent.deadline_at:
                 timers.append(Timer("intent", intent.id, intent.deadline_at))
+        elif intent is not None and change.was is not None and change.was.deadline_at != intent.deadline_at:
+            gone.append(("intent", intent.id))
     if timers:
         rt.tracker.schedule(timers)
     if gone:
         rt.tracker.unschedule(gone)
-    rt.tracker.tell({change.intent.id: change.intent.seq for change in changes if change.intent is not None}, ended)
+    told = {change.intent.id: change.intent.seq for change in changes if change.intent is not None}
+    if any(wait.kind is WaitKind.HUMAN for change in changes for _, wait in change.waits):
+        told[INBOXES] = int(rt.ledger.now().timestamp() * 1_000_000)
+    rt.tracker.tell(told, ended)

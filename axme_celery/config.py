@@ -15,6 +15,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .durations import seconds, words
 from .errors import BadInput, BadSetting
+from .hours import BusinessHours
+from .who import Role
 
 
 class Conf(Protocol):
@@ -157,6 +159,22 @@ def _cidrs(value: Any, key: str) -> tuple[str, ...]:
     return names
 
 
+def _business_hours(value: Any, key: str) -> dict[str, Any]:
+    try:
+        return BusinessHours.read(value, key).as_json()
+    except BadInput as refused:
+        raise BadSetting(str(refused)) from None
+
+
+def _roles(value: Any, key: str) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, Mapping):
+        raise _refuse(key, value, 'a mapping of role to names, like {"operator": ["ops"]}')
+    for role in value:
+        if role not in list(Role):
+            raise _refuse(f"{key}[{role!r}]", role, f"one of {', '.join(Role)}")
+    return {str(role): _names("names of people and groups")(names, f"{key}[{role!r}]") for role, names in value.items()}
+
+
 def _contacts(value: Any, key: str) -> dict[str, str | None]:
     if not isinstance(value, Mapping):
         raise _refuse(key, value, "a mapping of assignee to e-mail address, or to None for no mail")
@@ -200,12 +218,32 @@ class Settings:
         1048576, _count(1, 2**28, "bytes"), doc="Largest result of a step, leg or tool, in bytes of JSON.")
     secret_key: str | None = _setting(
         None, _optional(_text), secret=True,
-        doc="Keys the audit chain, so that whoever can write the database cannot rewrite history: at least 32 random "
-        "characters, the same in every process.")
+        doc="Keys the audit chain, so that whoever can write the database cannot rewrite history, and signs sessions of "
+        "the pages: at least 32 random characters, the same in every process.")
     base_url: str | None = _setting(
         None, _optional(_http_url), doc="Where people reach your pages about intents; notices link to /intents/<id> below it.")
     actor: str | None = _setting(
         None, _optional(_text), doc='Dotted path of a function "(request) -> Actor or None": the host\'s own login.')
+    roles: Mapping[str, tuple[str, ...]] = _setting(
+        {}, _roles,
+        doc='Who is more than an approver, by role: {"operator": ["ops"], "admin": ["ana"]}; names of people and groups.')
+    proxy_addresses: tuple[str, ...] = _setting(
+        (), _cidrs, doc="Networks of the proxies whose word is taken on who a request comes from. None: nobody's.")
+    proxy_user_header: str = _setting(
+        "X-Forwarded-User", _text, doc="The header in which such a proxy names the person.")
+    proxy_groups_header: str = _setting(
+        "X-Forwarded-Groups", _text, doc="The header in which it names their groups, with commas between.")
+    hosts: tuple[str, ...] = _setting(
+        (), _names("host names"),
+        doc="Host names the pages answer to, besides that of axme_base_url and this machine's own.")
+    redact: tuple[str, ...] = _setting(
+        ("*password*", "*passwd*", "*secret*", "*token*", "*api_key*", "*apikey*", "*authorization*", "*credential*",
+         "*private_key*", "*cookie*"), _names('field names like "*token*"'),
+        doc="Fields whose values pages, streams and exports show as dots, wherever they are in a payload or result; "
+        "shell-style patterns, upper and lower case alike.")
+    live_clients: int = _setting(
+        56, _count(1, 100000, "streams"),
+        doc="Live streams one web process holds at once. Keep it well below the process's threads: a stream takes one.")
     retention: float | None = _setting(
         None, _optional(_lasts(1.0)),
         doc='How long an ended intent stays before "prune" may take it, as a duration ("90d"). None: for ever.')
@@ -215,6 +253,10 @@ class Settings:
     notify_webhook_url: str | None = _setting(
         None, _optional(_http_url), secret=True,
         doc='Where the "webhook" notifier posts: a Slack-style incoming webhook.')
+    business_hours: Mapping[str, Any] | None = _setting(
+        None, _optional(_business_hours),
+        doc='When people are at work: {"days": "mon-fri", "hours": "09:00-17:00", "tz": "Europe/Berlin"}, and "holidays". '
+        "Reminders, escalations and timeouts of people's waits then count working time. None: around the clock.")
     contacts: Mapping[str, str | None] = _setting(
         {}, _contacts, doc="E-mail address of each assignee who is not an address; None: no mail for this one.")
     email_host: str | None = _setting(
@@ -231,10 +273,13 @@ class Settings:
         True, _flag, doc="Secure the connection by STARTTLS before anything is sent; a server that cannot is not used.")
     webhook_retry_seconds: tuple[float, ...] = _setting(
         (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0), _delays,
-        doc="Seconds before each further try of a notice, after the first at once; "
-        "then it is a dead letter.")
+        doc="Seconds before each further try of a webhook or notice, after the first at once (with jitter: half to all "
+        "of it); then it is a dead letter.")
     webhook_deadline_seconds: float = _setting(
         20.0, _lasts(0.1, 300), doc="Seconds one outgoing call may take in all, from name lookup to answer.")
+    webhook_concurrency: int = _setting(
+        16, _count(1, 1000, "calls"),
+        doc="Webhook calls one process may have under way at once; at most four of them to one subscription.")
     webhook_allow_cidrs: tuple[str, ...] = _setting(
         (), _cidrs,
         doc="Private networks outgoing calls may reach all the same, also by plain http. "

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from .errors import AxmeError
+from .errors import AxmeError, LedgerUnavailable
 from .failure import storable
+from .fanout import fan_out
 from .model import DeadLetter, Delivery, DeliveryKind
 from .ports import Runtime, Sender
 
@@ -48,6 +49,8 @@ def send_all(rt: Runtime, senders: Mapping[DeliveryKind, Sender], deliveries: Se
     kind are put back at once: a broker that is down is not asked a thousand times.
     """
     outcome = Outcome()
+    fanouts = [delivery for delivery in deliveries if delivery.kind is DeliveryKind.FANOUT]
+    deliveries = [delivery for delivery in deliveries if delivery.kind is not DeliveryKind.FANOUT]
     broken: dict[DeliveryKind, str] = {}
     for delivery in deliveries:
         why = broken.get(delivery.kind)
@@ -70,7 +73,25 @@ def send_all(rt: Runtime, senders: Mapping[DeliveryKind, Sender], deliveries: Se
             outcome.sent.append(delivery.id)
         else:
             _sort_failed(rt, delivery, why, outcome)
+    # Last, and all at once: it is the ledger's work alone, and what waits for a broker goes first.
+    if fanouts:
+        _fan_out(rt, fanouts, outcome)
     return outcome
+
+
+def _fan_out(rt: Runtime, fanouts: Sequence[Delivery], outcome: Outcome) -> None:
+    try:
+        fan_out(rt, fanouts)
+    except LedgerUnavailable:
+        raise
+    except Exception as error:
+        if len(fanouts) > 1:
+            # One that cannot be told must not keep the others from it.
+            for one in fanouts:
+                _fan_out(rt, [one], outcome)
+            return
+        log.exception("events of intent %s could not be told", fanouts[0].intent_id)
+        _sort_failed(rt, fanouts[0], storable(f"{type(error).__name__}: {error}")[:1000], outcome)
 
 
 def _sort_failed(rt: Runtime, delivery: Delivery, why: str, outcome: Outcome) -> None:

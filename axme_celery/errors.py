@@ -97,7 +97,28 @@ class WaitClosed(AxmeError):
 
 
 class NotAllowed(AxmeError):
-    """This person may not give this answer (asked for it, has voted, is in ``not_by``)."""
+    """This person may not do this: not answer (asked for it, has voted, is in ``not_by``), not delegate, ..."""
+
+    def __init__(self, message: str, why: str = "not_allowed") -> None:
+        super().__init__(message)
+        #: The cause in a word: "excluded", "voted", "delegated", "not_assigned", "not_delegable", ...
+        self.why = why
+
+
+class ShownChanged(AxmeError):
+    """What the person was shown is not what they would decide on now. Nothing was changed: show it anew, and ask again."""
+
+    def __init__(self, wait_id: str, expected: str | None, current: str) -> None:
+        super().__init__(
+            f"what wait {wait_id} shows has changed since it was "
+            f"{'opened' if expected is None else 'shown'}: it is {current[:12]}... now, "
+            f"not {(expected or 'what it was')[:12]}...; nothing was changed, look at it again"
+        )
+        self.wait_id = wait_id
+        #: The hash the answer was given for; None when the wait no longer is what it was opened with.
+        self.expected = expected
+        #: The hash of what the wait shows now.
+        self.current = current
 
 
 class IntentEnded(AxmeError):
@@ -109,6 +130,27 @@ class IntentEnded(AxmeError):
         self.intent_id = intent_id
         self.status = status
         self.ended_at = ended_at
+
+
+class HandledByQueue(AxmeError):
+    """Celery tasks are running this intent: nobody outside may say that it is done."""
+
+    def __init__(self, intent_id: str) -> None:
+        super().__init__(
+            f"intent {intent_id} is run by Celery tasks, which complete it; cancel it or fail it, but do not complete it"
+        )
+        self.intent_id = intent_id
+
+
+class StaleGeneration(AxmeError):
+    """The policy was changed by somebody else meanwhile. Nothing was changed."""
+
+    def __init__(self, intent_id: str, expected: int, generation: int) -> None:
+        super().__init__(
+            f"intent {intent_id} has policy generation {generation}, not {expected}; read it again, then decide anew"
+        )
+        #: What it is now.
+        self.generation = generation
 
 
 class OutsideIntent(AxmeError):

@@ -20,15 +20,19 @@ from celery.app.task import Context
 from celery.canvas import Signature
 from celery.exceptions import WorkerLostError
 
-from . import answer, beat, codec, failure, forms, notifiers, signals, submit, work
+from . import agents, answer, beat, codec, failure, forms, notifiers, outbound, signals, submit, work
+from .bindings import Bindings
+from .calls import Calls
 from .config import Settings
 from .cron import next_moment
 from .durations import Duration, moment, seconds
-from .errors import AxmeError, BadInput, BadSetting, IntentEnded, NotFound
+from .errors import AxmeError, BadInput, IntentEnded, NotFound
 from .handle import IntentHandle
 from .ids import uuid7
 from .keeper import Keeper
 from .model import Delivery, DeliveryKind, Intent, JsonDict, Work
+from .parties import SCHEME, Addressed, address
+from .people import People
 from .ports import Ledger, Relay, Runtime, Sender, Tracker
 from .relay import RelayThread
 from .shared import WorkerState
@@ -37,7 +41,7 @@ from .texts import line
 from .tracker import open_tracker
 
 
-class Axme:
+class Axme(People):
     """Durable intents for a Celery application.
 
     app:       the Celery application; may be given later with ``init_app``.
@@ -52,7 +56,10 @@ class Axme:
         self._lock = threading.RLock()
         os.register_at_fork(after_in_child=self._renew_lock)
         self.worker = WorkerState()
+        #: Which tasks serve which addresses and types.
+        self.bindings = Bindings()
         self.keeper = Keeper(self)
+        self.calls = Calls(self)
         self._app: Celery | None = None
         if app is not None:
             self.init_app(app)
@@ -67,6 +74,7 @@ class Axme:
             raise BadInput(f"app {app.main!r} has an Axme already; use app.axme")
         self._app = app
         app.axme = self
+        self.calls.install(app)
         beat.register(self, app)
         signals.connect(self)
 
@@ -87,13 +95,7 @@ class Axme:
     def read_settings(self, **overrides: Any) -> Settings:
         """The settings as the application's configuration has them now, but for these. Raises BadSetting."""
         conf = self.app.conf
-        settings = Settings.read(conf, conf.broker_url, **{**self._overrides, **overrides})
-        if settings.tasks:
-            raise BadSetting(
-                "axme_tasks is not in this version yet: ordinary tasks become intents by axme.submit(task.s(...)); "
-                "remove the setting"
-            )
-        return settings
+        return Settings.read(conf, conf.broker_url, **{**self._overrides, **overrides})
 
     # -- tasks -----------------------------------------------------------------------
 
@@ -103,6 +105,7 @@ class Axme:
         deadline: Duration | None = None,
         max_attempts: int | None = None,
         type: str | None = None,
+        notify: str | None = None,
         on_drift: str = "park",
         **options: Any,
     ) -> Any:
@@ -112,6 +115,7 @@ class Axme:
         max_attempts:  runs that may die with their worker before it is given up; ``axme_max_attempts`` unless given.
                        Exceptions are Celery's affair: ``autoretry_for`` and ``self.retry`` work, within ``max_retries``.
         type:          the intent's type; the task's name unless given.
+        notify:        a URL that is told of the end of each of its intents, unless its submitter names another.
         on_drift:      "park" an intent whose code changed under it, or "continue".
         """
         if on_drift not in ("park", "continue"):
@@ -120,15 +124,26 @@ class Axme:
             raise BadInput(f"max_attempts is {max_attempts!r}; it is a number from 1 to 1000")
         if deadline is not None and seconds(deadline, "deadline") <= 0:
             raise BadInput("deadline must be longer than nothing")
+        if notify is not None:
+            outbound.check_url(notify)
         base = options.pop("base", None)
         options["base"] = signals.LegTask if base is None else _leg_task_of(base)
         options |= {
             "axme_deadline": deadline, "axme_max_attempts": max_attempts, "axme_type": type, "axme_on_drift": on_drift,
+            "axme_notify": notify,
         }  # fmt: skip
         if self._app is None:
             return shared_task(*args, **options)
         # It belongs to this app: on another, which Celery would also give it to, there is no ledger to keep it in.
         return self._app.task(*args, **{"shared": False, **options})
+
+    def agent(self, at: str) -> Any:
+        """Decorate a task: intents sent to this ``agent://`` address run it, with their payload as its one argument."""
+        return self.bindings.agent(at)
+
+    def handles(self, type: str) -> Any:
+        """Decorate a task: intents of this type, sent over HTTP, run it, with their payload as its one argument."""
+        return self.bindings.handles(type)
 
     # -- from outside ------------------------------------------------------------------
 
@@ -140,6 +155,7 @@ class Axme:
         type: str | None = None,
         payload: Any = None,
         deadline: Duration | None = None,
+        notify: str | None = None,
         requester: str | None = None,
         correlation_id: str | None = None,
         tags: Sequence[str] = (),
@@ -147,17 +163,19 @@ class Axme:
     ) -> IntentHandle:
         """Keep an intent and return it; when this returns it cannot be lost any more.
 
-        work:        a Celery signature of one task, ordinary or ``@axme.task``.
+        work:        a Celery signature of one task, ordinary or ``@axme.task``; or an ``agent://`` address, whose agent
+                     (the task bound to it, or one that listens over HTTP) is given the payload.
         key:         your own name for it. The same key and work: the first intent comes back; other work: KeyConflict.
         deadline:    not ended after this long, it ends TIMED_OUT.
         payload:     what it is about, shown and audited; the task's arguments unless given.
+        notify:      a URL that is told of its end, by a signed webhook, tried for days.
         connection:  your SQLAlchemy connection to the ledger's database: the intent is written in your transaction,
                      and starts when that commits.
 
         Raises BadInput and its kinds for what is refused, LedgerUnavailable when the ledger cannot be reached.
         """
         one = self._submission(
-            work, key=key, type=type, payload=payload, deadline=deadline, requester=requester,
+            work, key=key, type=type, payload=payload, deadline=deadline, notify=notify, requester=requester,
             correlation_id=correlation_id, tags=tags,
         )  # fmt: skip
         return self._submit([one], connection)[0]
@@ -208,14 +226,6 @@ class Axme:
                 return
             after = (page[-1].created_at, page[-1].id)
             left = None if left is None else left - len(page)
-
-    def answer(self, wait: Any, outcome: str, *, by: str, comment: str | None = None, data: Any = None) -> IntentHandle:
-        """A person's answer to a human wait: the wait, its id, or the id of an intent with exactly one open.
-
-        The first committed answer wins. Raises WaitClosed (who and when) for a closed wait, NotAllowed, BadInput.
-        """
-        wait_id = wait if isinstance(wait, str) else wait.id
-        return self._handle(answer.answer(self.runtime, wait_id, outcome, by=by, comment=comment, data=data))
 
     def complete_tool(self, tool: str, job_id: str, result: Any = None, error: Any = None) -> None:
         """A tool's report that its job is done or has failed. It may come before its wait opens, and may be repeated."""
@@ -275,8 +285,15 @@ class Axme:
         }
 
     def read_work(self, given: Any) -> Work:
-        """The work a signature stands for, checked."""
+        """The work a signature stands for, or what is sent to an address, checked."""
         rt = self.runtime
+        if isinstance(given, str) and given.startswith(SCHEME):
+            given = Addressed(address(given))
+        if isinstance(given, Addressed):
+            bound = self.bindings.task_for(given)
+            if bound is None:
+                return work.agent_work(rt.codec, rt.settings, given)
+            given = self.app.signature(bound, args=({} if given.payload is None else given.payload,))
         return work.read_work(self.app, rt.codec, rt.settings, rt.ledger.now(), given)
 
     def call(self, task: Any, signature: Signature) -> Any:
@@ -288,13 +305,16 @@ class Axme:
         return result
 
     def adopt(self, signature: Signature) -> JsonDict:
-        """Make an intent of a durable task's message that came without one; the header it should have had."""
+        """Make an intent of a message that came without one, of a task that is ours; the header it should have had."""
         read = self.read_work(signature)
         record = self.runtime.ledger.leg_record(read.leg_id, history=False)
         if record is not None:
             return {"intent": record.intent.id, "run": record.leg.run}
-        (intent,) = submit.submit(self.runtime, [Submission(work=read)])
-        return {"intent": intent.id, "run": 1}
+        kept = submit.keep_call(self.runtime, Submission(work=read))
+        if kept.row is not None:
+            # Its message is here; it need not be sent.
+            self.runtime.relay.settled([kept.row.id])
+        return {"intent": kept.intent.id, "run": 1}
 
     def _wire(self) -> Runtime:
         # Here, so that a process that only names tasks (celery --help, a web app's import) does not load SQLAlchemy.
@@ -354,11 +374,14 @@ class Axme:
         type: str | None = None,
         payload: Any = None,
         deadline: Duration | None = None,
+        notify: str | None = None,
         requester: str | None = None,
         correlation_id: str | None = None,
         tags: Sequence[str] = (),
     ) -> Submission:
         rt = self.runtime
+        if isinstance(work, str) and work.startswith(SCHEME):
+            work = Addressed(address(work), payload, type)
         for what, value in (("key", key), ("type", type), ("requester", requester), ("correlation_id", correlation_id)):
             if value is not None:
                 line(value, what)
@@ -366,6 +389,8 @@ class Axme:
             raise BadInput(f"tags is {str(tags)[:80]!r}; give a list of at most 50 texts")
         for tag in tags:
             line(tag, "a tag", longest=128)
+        if notify is not None:
+            outbound.check_url(notify)
         span = None
         if deadline is not None:
             span = seconds(deadline, "deadline")
@@ -377,14 +402,16 @@ class Axme:
                 payload, what="payload", limit_bytes=rt.settings.payload_bytes, setting="axme_payload_bytes"
             )
         return Submission(
-            work=self.read_work(work), key=key, type=type, payload=text, deadline_seconds=span, requester=requester,
-            correlation_id=correlation_id, tags=tuple(dict.fromkeys(tags)),
+            work=self.read_work(work), key=key, type=type, payload=text, deadline_seconds=span, notify=notify,
+            requester=requester, correlation_id=correlation_id, tags=tuple(dict.fromkeys(tags)),
         )  # fmt: skip
 
     # -- senders -----------------------------------------------------------------------
 
     def _send_leg(self, delivery: Delivery) -> None:
         leg = delivery.leg
+        if agents.offer(self.runtime, delivery):
+            return
         if leg is not None and leg.run == delivery.run:
             work.publish(self.app, leg, finish=bool(delivery.body.get("finish")))
 
@@ -459,6 +486,8 @@ def _notice_text(body: JsonDict, intent_id: str) -> str:
         "wait_opened": "Your decision is needed",
         "reminder": f"Reminder {body.get('number', 1)}: your decision is still needed",
         "escalation": "This was escalated to you: a decision is needed",
+        "delegated": "This was left to you: your decision is needed",
+        "reassigned": "This was assigned to you: your decision is needed",
     }.get(body["kind"], body["kind"])
     if body["kind"] == "dead_letter":
         return f"{body['reason']}\nIntent {intent_id} ({body['type']}): see it with `axme-celery show {intent_id}`."

@@ -98,6 +98,7 @@ class DeliveryKind(StrEnum):
     COMPLETION = "COMPLETION"  # a child intent ended: answer its parent's wait
     CANCEL = "CANCEL"  # a parent ended: cancel its child intent
     POLL = "POLL"  # ask about a tool's job: run the wait's poll signature
+    FANOUT = "FANOUT"  # events were written: make a webhook delivery of each for every subscription that wants it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +137,17 @@ class Intent:
     parent_wait_id: str | None = None
     #: The intent this one repeats from its finished work (replay, fork).
     replay_of: str | None = None
+    #: Who sees it over HTTP: a key with an owner sees its own intents only. None: the whole house's.
+    owner: str | None = None
+    #: The agent that sent it, and the address it was sent to.
+    from_agent: str | None = None
+    to_agent: str | None = None
+    #: Who has it in hand: an agent's address; after a transfer another one than ``to_agent``.
+    handler: str | None = None
+    #: What was asked besides the work: human task, reminders, controls, policy and its generation.
+    terms: JsonDict | None = None
+    #: W3C trace context it was submitted in: {"traceparent", "tracestate"}.
+    trace: JsonDict | None = None
     #: Hash of the last event: the head of the audit chain.
     head_hash: str = ""
 
@@ -227,6 +239,10 @@ class Wait:
     reminders: int = 0
     escalate_at: datetime | None = None
     escalated_at: datetime | None = None
+    #: Rungs of the ladder that have been climbed.
+    escalations: int = 0
+    #: When the fallback was asked, the first timeout having passed.
+    fell_back_at: datetime | None = None
     #: TOOL: silent until then is dead.
     heartbeat_at: datetime | None = None
     #: TOOL: next time to ask.
@@ -235,6 +251,12 @@ class Wait:
     due_at: datetime | None = None
     #: [{"by", "outcome", "comment", "at"}]: one per person, counted against the quorum.
     votes: tuple[JsonDict, ...] = ()
+    #: [{"by", "to", "reason", "at"}]: who left the answer to whom.
+    delegations: tuple[JsonDict, ...] = ()
+    #: HUMAN: when an answer is wanted; past it the wait is overdue, though still open.
+    wanted_at: datetime | None = None
+    #: HUMAN: SHA-256 of what the person is shown, as it was when the wait opened.
+    payload_hash: str | None = None
     outcome: str | None = None
     answered_by: str | None = None
     comment: str | None = None
@@ -378,6 +400,8 @@ class Work:
     on_drift: str = "park"
     #: The intent's type: the task's name unless the task says otherwise.
     type: str = ""
+    #: URL told of the intent's end, unless the submitter names one.
+    notify: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,3 +467,8 @@ class Decision:
     def approved(self) -> bool:
         """True for the outcomes that say yes (approved, confirmed, override_approved)."""
         return self.outcome in {"approved", "confirmed", "override_approved"}
+
+    @property
+    def changes_requested(self) -> bool:
+        """True when they want to see it again, changed; ``comment`` says how."""
+        return self.outcome == "changes_requested"

@@ -38,7 +38,7 @@ class Notice:
 
     #: The same on every try, so that whoever hears it twice can tell.
     id: str
-    kind: Literal["wait_opened", "reminder", "escalation", "dead_letter"]
+    kind: Literal["wait_opened", "reminder", "escalation", "delegated", "reassigned", "dead_letter"]
     intent_id: str
     #: The wait it is about; None for a dead letter.
     wait_id: str | None
@@ -144,15 +144,15 @@ def webhook(notice: Notice, settings: Settings) -> None:
         "url": notice.url,
         "at": utc_iso(notice.at),
     }
-    status = post(
+    reply = post(
         settings.notify_webhook_url,
         json.dumps(body).encode(),
         {"Content-Type": "application/json", "webhook-id": notice.id},
         deadline_seconds=settings.webhook_deadline_seconds,
         allow_cidrs=settings.webhook_allow_cidrs,
     )
-    if not 200 <= status < 300:
-        raise ConnectionError(f"notice {notice.id}: the webhook answered {status}; only 2xx counts as received")
+    if not 200 <= reply.status < 300:
+        raise ConnectionError(f"notice {notice.id}: the webhook answered {reply.status}; only 2xx counts as received")
 
 
 BUILT_IN: dict[str, Notifier] = {"log": log, "email": email, "webhook": webhook}

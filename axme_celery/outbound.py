@@ -35,10 +35,19 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back."""
+
+    status: int
+    #: The Retry-After header, as it came.
+    retry_after: str | None = None
+
+
 def post(
     url: str, body: bytes, headers: Mapping[str, str], *, deadline_seconds: float, allow_cidrs: Iterable[str]
-) -> int:
-    """Send a body and return the HTTP status of the answer. Redirects are not followed: a 3xx is returned.
+) -> Reply:
+    """Send a body and return the answer to it. Redirects are not followed: a 3xx is returned.
 
     url:              https. Plain http only to what ``allow_cidrs`` covers.
     deadline_seconds: for everything together, from the name look-up to the answer.
@@ -216,7 +225,12 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()  # reads all certificates, which takes longer than many a call
 
 
-def _exchange(target: _Target, sock: socket.socket, body: bytes, headers: Mapping[str, str], until: float) -> int:
+def check_url(url: str) -> None:
+    """Raises BadInput for what cannot be the URL of a call, wherever its host may be."""
+    _read(url)
+
+
+def _exchange(target: _Target, sock: socket.socket, body: bytes, headers: Mapping[str, str], until: float) -> Reply:
     connection = http.client.HTTPConnection(target.host, target.port)
     connection.auto_open = 0  # it must never connect by name on its own
     connection.sock = cast(socket.socket, _Wire(sock, until))
@@ -229,7 +243,7 @@ def _exchange(target: _Target, sock: socket.socket, body: bytes, headers: Mappin
     # The status is the answer. A body that never ends, or is cut off, does not take it back.
     with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
         answer.read(_BODY_BYTES)
-    return answer.status
+    return Reply(answer.status, answer.getheader("Retry-After"))
 
 
 class _Wire:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .beats import tell_tracker
+from .courier import Courier
 from .deliver import send_all
 from .errors import AxmeError, TrackerUnavailable
 from .forkgate import ForkGate
@@ -57,9 +58,12 @@ class _Late:
 class RelayThread:
     """One daemon thread per process, started at the first delivery; a forked child starts its own."""
 
-    def __init__(self, runtime: Callable[[], Runtime], senders: Mapping[DeliveryKind, Sender]) -> None:
+    def __init__(
+        self, runtime: Callable[[], Runtime], senders: Mapping[DeliveryKind, Sender], courier: Courier | None = None
+    ) -> None:
         self._runtime = runtime
         self._senders = senders
+        self._courier = courier or Courier(runtime)
         self._order = itertools.count()
         self._reset()
         os.register_at_fork(after_in_child=self._reset)
@@ -121,8 +125,15 @@ class RelayThread:
             if first or len(self._settled) >= BATCH:
                 self._wake()
 
-    def drain(self, seconds: float) -> bool:
-        """Wait until everything due is sent, at most this long. True when nothing is left."""
+    def deliver(self) -> None:
+        """Have the courier look for webhook deliveries that are due; returns at once."""
+        self._courier.wake()
+
+    def drain(self, seconds: float, *, webhooks: bool = False) -> bool:
+        """Wait until everything due is sent, at most this long. True when nothing is left.
+
+        Of webhooks only the calls under way are waited for, unless ``webhooks`` asks for all that are due.
+        """
         until = time.monotonic() + seconds
         with self._changed:
             self._draining = True
@@ -132,7 +143,7 @@ class RelayThread:
                 if time.monotonic() >= until:
                     return False
                 time.sleep(0.005)
-            return True
+            return self._courier.drain(until - time.monotonic(), everything=webhooks)
         finally:
             self._draining = False
 

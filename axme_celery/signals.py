@@ -24,9 +24,11 @@ from celery.utils.imports import symbol_by_name
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
-from . import leg, work
+from . import calls, leg, work
 from .errors import (
     AxmeError,
+    BadInput,
+    BadSetting,
     Drifted,
     HandedBack,
     LeaseLost,
@@ -63,6 +65,7 @@ def connect(axme: Axme) -> None:
             # Loaded before the pool forks, so that its children share it.
             from . import ledger  # noqa: F401
 
+            _check_settings(axme)
             install(axme)
             axme.app.steps["consumer"].add(WatchChildren)
             axme.keeper.start()
@@ -105,6 +108,14 @@ def connect(axme: Axme) -> None:
     on(signals.task_unknown, task_unknown)
 
 
+def _check_settings(axme: Axme) -> None:
+    """A worker that cannot read its settings would carry no leg; it does not start, and says why."""
+    try:
+        _ = axme.settings
+    except BadSetting as refused:
+        raise SystemExit(f"axme-celery: {refused}") from None
+
+
 def install(axme: Axme) -> None:
     """Wrap every registered task, once. Celery's own are left alone."""
     axme.app.finalize()
@@ -131,25 +142,41 @@ _retried: ContextVar[list[Any] | None] = ContextVar("axme_retried", default=None
 
 
 def _as_leg(axme: Axme, task: Task, run: Callable[..., Any]) -> Callable[..., Any]:
+    is_ours = isinstance(task, LegTask) or axme.calls.takes(task.name)
+
     @functools.wraps(run)
     def carried(*args: Any, **kwargs: Any) -> Any:
         request = task.request
         mark = request.get(work.HEADER)
-        if mark is None and not (isinstance(task, LegTask) and _came_as_message(request)):
-            return run(*args, **kwargs)
         try:
-            if mark is None:
-                mark = _adopt(axme, task, request)
-            if mark.get("finish"):
-                return _finish(axme, request.id, mark["run"])
-            return _carry(axme, task, request, mark["run"], lambda: run(*args, **kwargs))
-        except LedgerUnavailable as away:
-            # Nothing was begun. Left to Celery this would be the task's failure, and that of its whole chain.
-            log.warning("leg %s is put back: %s", request.id, away, extra={"leg": request.id})
-            _put_back(task, request, mark)
-            raise Ignore from None
+            if mark is None and not (is_ours and _came_as_message(request)):
+                return run(*args, **kwargs)
+            return _as_message(axme, task, request, mark, lambda: run(*args, **kwargs))
+        finally:
+            calls.left(request)
 
     return carried
+
+
+def _as_message(axme: Axme, task: Task, request: Context, mark: dict[str, Any] | None, call: Callable[[], Any]) -> Any:
+    try:
+        if mark is None:
+            try:
+                mark = _adopt(axme, task, request)
+            except BadInput as refused:
+                if isinstance(task, LegTask):
+                    raise
+                # It ran before it was named in axme_tasks, and runs now: nobody was promised more.
+                log.error("task %s %s runs without an intent: %s", task.name, request.id, refused)
+                return call()
+        if mark.get("finish"):
+            return _finish(axme, request.id, mark["run"])
+        return _carry(axme, task, request, mark["run"], call)
+    except LedgerUnavailable as away:
+        # Nothing was begun. Left to Celery this would be the task's failure, and that of its whole chain.
+        log.warning("leg %s is put back: %s", request.id, away, extra={"leg": request.id})
+        _put_back(task, request, mark)
+        raise Ignore from None
 
 
 def _put_back(task: Task, request: Context, mark: dict[str, Any] | None) -> None:
@@ -159,8 +186,9 @@ def _put_back(task: Task, request: Context, mark: dict[str, Any] | None) -> None
         options = dict(again.options)
         if mark is not None:
             options["headers"] = {**(options.get("headers") or {}), work.HEADER: mark}
-        # Celery's own: ours would make another intent of it.
-        Task.apply_async(task, again.args, again.kwargs, **options)
+        with calls.as_it_is():
+            # Celery's own: ours would make another intent of it.
+            Task.apply_async(task, again.args, again.kwargs, **options)
     except Exception as error:
         log.warning("leg %s was not put back, the sweep will send it: %s", request.id, error)
 
@@ -301,6 +329,7 @@ class LegTask(Task):  # type: ignore[misc]
 
     #: What ``@axme.task`` was given.
     axme_deadline: Any = None
+    axme_notify: str | None = None
     axme_max_attempts: int | None = None
     axme_type: str | None = None
     axme_on_drift: str = "park"
@@ -326,7 +355,14 @@ class LegTask(Task):  # type: ignore[misc]
         if axme is None:
             raise OutsideIntent(f"{self.name} is an @axme.task but its app has no Axme(app); its call")
         signature = self.signature(args=args or (), kwargs=kwargs or {}, **{**options, "task_id": task_id})
-        return axme.call(self, signature)
+        try:
+            return axme.call(self, signature)
+        except AxmeError as refused:
+            if not axme.calls.is_celerys_own():
+                raise
+            log.warning("the message of %s leaves without an intent: %s", self.name, refused)
+            with calls.as_it_is():
+                return super().apply_async(args, kwargs, task_id=task_id, producer=producer, **options)
 
 
 # -- what a worker's parent sees ------------------------------------------------------

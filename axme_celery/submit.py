@@ -10,12 +10,28 @@ from typing import Any
 from . import lifecycle
 from .beats import announce, carry_out, occasion
 from .errors import BadInput, IntentEnded, KeyConflict, LedgerUnavailable, NotFound, StaleChange
-from .model import Change, Checkpoint, DeadLetter, Intent, Leg, LegStatus, Status, Wait, Work
+from .model import (
+    Change,
+    Checkpoint,
+    DeadLetter,
+    Delivery,
+    Intent,
+    JsonDict,
+    Leg,
+    LegStatus,
+    Status,
+    Wait,
+    WaitKind,
+    Work,
+)
+from .parties import is_address
 from .ports import Runtime
 from .texts import line, text
 
 #: How often a submission in the caller's own transaction is decided anew.
 TRIES_WITHIN = 3
+#: A caller that sends its message itself has this long to do so; then the outbox does.
+CALLER_SENDS = timedelta(seconds=10)
 #: Options of a signature that one life of an intent used up: how often it was retried, when its message was too old.
 _OF_ONE_LIFE = frozenset({"retries", "expires"})
 
@@ -36,6 +52,25 @@ class Submission:
     correlation_id: str | None = None
     tags: tuple[str, ...] = ()
     parent_wait_id: str | None = None
+    owner: str | None = None
+    from_agent: str | None = None
+    to_agent: str | None = None
+    terms: JsonDict | None = None
+    trace: JsonDict | None = None
+    #: A human task to be answered before anything runs.
+    gate: Gate | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """A person's yes that stands before an intent's first leg."""
+
+    title: str
+    to: tuple[str, ...]
+    request: JsonDict
+    timeout_seconds: float | None = None
+    remind_seconds: float | None = None
+    escalate_seconds: float | None = None
 
 
 def submit(rt: Runtime, submissions: Sequence[Submission], connection: Any = None) -> list[Intent]:
@@ -57,6 +92,44 @@ def submit(rt: Runtime, submissions: Sequence[Submission], connection: Any = Non
         changes = carry_out(rt, decide)
     written = {change.intent.id: change.intent for change in changes if change.intent is not None}
     return [written.get(intent.id, intent) for intent, _ in decided]
+
+
+@dataclass(frozen=True)
+class KeptCall:
+    """A call that is an intent now."""
+
+    intent: Intent
+    #: The outbox row of its message, which the caller is to send itself, now, and then to remove; should it die before,
+    #: the outbox sends it. None when there is nothing to send: the call is known already, or starts much later.
+    row: Delivery | None
+
+
+def keep_call(rt: Runtime, submission: Submission) -> KeptCall:
+    """Keep the intent of a call whose caller sends the message itself.
+
+    A call that starts later than ``axme_eta_threshold_seconds`` from now is kept as a timer, and has no message yet.
+    Raises KeyConflict when its task id is that of another call, LedgerUnavailable when it cannot be kept.
+    """
+    decided: list[tuple[Intent, Change | None]] = []
+
+    def decide() -> list[Change]:
+        decided[:] = _decide_all(rt, [submission])
+        ((intent, change),) = decided
+        if change is None:
+            return []
+        on = occasion(rt)
+        start_at = submission.work.start_at or on.now
+        if start_at - on.now <= timedelta(seconds=rt.settings.eta_threshold_seconds):
+            sent_by = max(on.now + CALLER_SENDS, start_at)
+            change = replace(change, outbox=tuple(replace(row, next_at=sent_by) for row in change.outbox))
+            decided[:] = [(intent, change)]
+            return [change]
+        decided[:] = [(intent, None)]
+        return [change]
+
+    carry_out(rt, decide)
+    ((intent, change),) = decided
+    return KeptCall(intent, None if change is None else change.outbox[0])
 
 
 def _within(rt: Runtime, decide: Callable[[], list[Change]], connection: Any) -> tuple[Change, ...]:
@@ -120,11 +193,33 @@ def _new(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> Change:
         requester=submission.requester,
         correlation_id=submission.correlation_id,
         reply_to=submission.reply_to,
-        notify=submission.notify,
+        notify=submission.notify or work.notify,
         tags=submission.tags,
         parent_wait_id=submission.parent_wait_id,
+        owner=submission.owner,
+        from_agent=submission.from_agent,
+        to_agent=submission.to_agent or (work.task if is_address(work.task) else None),
+        terms=submission.terms,
+        trace=submission.trace,
     )
-    return lifecycle.submit(intent, new_leg(work, intent.id, on.now), start_at=work.start_at, on=on)
+    change = lifecycle.submit(intent, new_leg(work, intent.id, on.now), start_at=work.start_at, on=on)
+    return change if submission.gate is None else _gated(rt, submission.gate, change, on)
+
+
+def _gated(rt: Runtime, gate: Gate, change: Change, on: lifecycle.Occasion) -> Change:
+    """The same intent, resting on a person's answer before its first leg."""
+
+    def after(span: float | None) -> datetime | None:
+        return None if span is None else on.now + timedelta(seconds=span)
+
+    leg = change.legs[0][1]
+    wait = Wait(
+        id=rt.new_id(), intent_id=leg.intent_id, leg_id=leg.id, name=lifecycle.GATE, nth=1, position=-1, run=0,
+        kind=WaitKind.HUMAN, title=gate.title, request=gate.request, to=gate.to, opened_at=on.now,
+        timeout_at=after(gate.timeout_seconds), remind_at=after(gate.remind_seconds),
+        escalate_at=after(gate.escalate_seconds),
+    )  # fmt: skip
+    return lifecycle.gated(change, replace(wait, due_at=lifecycle.due(wait)), on=on)
 
 
 def new_leg(work: Work, intent_id: str, now: datetime) -> Leg:
@@ -252,7 +347,7 @@ def _repeat(rt: Runtime, old: Intent, *, before: str | None, by: str | None, let
         old,
         id=intent_id, key=None, status=Status.CREATED, waiting_reason=None, seq=0, result=None, error=None,
         deadline_at=None if span is None else on.now + span, created_at=on.now, updated_at=on.now, ended_at=None,
-        requester=by or old.requester, parent_wait_id=None, replay_of=old.id, head_hash="",
+        requester=by or old.requester, parent_wait_id=None, replay_of=old.id, handler=None, head_hash="",
     )  # fmt: skip
     new = Leg(
         id=leg_id, intent_id=intent_id, task=leg.task, signature=signature, max_attempts=leg.max_attempts,

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from . import lifecycle
+from . import agents, lifecycle
 from .answer import match_early
 from .beats import HORIZON, announce, best_effort, carry_out, occasion
 from .deliver import send_all, settle
@@ -35,6 +35,9 @@ SLOW_TICKS = 10
 #: A taken timer, or a delivery in the works, comes back after this long if the sweeper dies with it.
 HOLD_SECONDS = 10.0
 
+#: How long the answer to a request is kept, to be given again under the same key.
+REMEMBER_REQUESTS = timedelta(hours=48)
+
 #: Rows a refill reads at most: all that may fall due within the tracker's horizon.
 REFILL = 200_000
 
@@ -49,12 +52,15 @@ def sweep(rt: Runtime, senders: Mapping[DeliveryKind, Sender], sweeper: str, *, 
     best_effort(lambda: rt.tracker.tick(sweeper))
     counts: Counts = {}
     _broom(counts, "leases", lambda: lapsed_leases(rt))
+    _broom(counts, "agents", lambda: agents.lapsed_leases(rt))
     _broom(counts, "timers", lambda: due_timers(rt))
     _broom(counts, "outbox", lambda: undelivered(rt, senders))
+    _broom(counts, "webhooks", lambda: due_webhooks(rt))
     if slow or (slow is None and _slow_turn(rt, sweeper)):
         _broom(counts, "refilled", lambda: refill(rt))
         _broom(counts, "resent", lambda: lost_messages(rt))
         _broom(counts, "matched", lambda: early_answers(rt))
+        _broom(counts, "forgotten", lambda: forget_requests(rt))
         if rt.settings.retention is not None:
             _broom(counts, "pruned", lambda: prune(rt, BATCH))
     return counts
@@ -100,6 +106,9 @@ def lose(rt: Runtime, lease: Lease, cause: str) -> int:
     def decide() -> Sequence[Change]:
         record = rt.ledger.leg_record(lease.leg_id, history=False)
         if record is None or record.leg.status is not LegStatus.RUNNING or record.leg.run != lease.run:
+            return ()
+        if record.leg.due_at is not None:
+            # An agent outside Celery has it; that lease is the ledger's.
             return ()
         return [lifecycle.lose(record.intent, record.leg, lease.run, cause=cause, on=occasion(rt))]
 
@@ -232,6 +241,14 @@ def undelivered(rt: Runtime, senders: Mapping[DeliveryKind, Sender]) -> int:
             return sent
 
 
+def due_webhooks(rt: Runtime) -> int:
+    """Webhook deliveries that are due: this process's courier is told. 1 when there are any."""
+    if not rt.ledger.hooks.is_due():
+        return 0
+    rt.relay.deliver()
+    return 1
+
+
 # -- slow brooms ------------------------------------------------------------------
 
 
@@ -272,10 +289,16 @@ def early_answers(rt: Runtime) -> int:
     return len(found)
 
 
+def forget_requests(rt: Runtime) -> int:
+    """Requests over HTTP that were answered so long ago that nobody repeats them any more."""
+    return rt.ledger.exchange.forget(rt.ledger.now() - REMEMBER_REQUESTS)
+
+
 def prune(rt: Runtime, limit: int) -> int:
     """Delete intents that ended longer ago than ``axme_retention``. Returns how many."""
     if rt.settings.retention is None:
         return 0
     before = rt.ledger.now() - timedelta(seconds=seconds(rt.settings.retention, "axme_retention"))
+    rt.ledger.hooks.prune(before)
     old = rt.ledger.prunable(before, limit)
     return rt.ledger.prune([intent.id for intent in old]) if old else 0

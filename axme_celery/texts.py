@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from .errors import BadInput
+
+_ASSIGNEE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%+@:/-]{0,199}")
 
 
 def line(value: object, what: str, *, longest: int = 255) -> str:
@@ -27,6 +32,20 @@ def text(value: object, what: str, *, longest: int) -> str:
     ):
         raise BadInput(f"{what} is {_shown(value)}; it is text of at most {longest} characters, without NUL")
     return value
+
+
+def assignees(to: str | Sequence[str], what: str) -> tuple[str, ...]:
+    """People and groups as a tuple; refuses what cannot be one."""
+    names = (to,) if isinstance(to, str) else tuple(to) if isinstance(to, list | tuple | set | frozenset) else None
+    if not names or len(names) > 20:
+        raise BadInput(f"{what} is {to!r}; give a name or a list of 1 to 20 names")
+    for name in names:
+        if not isinstance(name, str) or not _ASSIGNEE.fullmatch(name):
+            raise BadInput(
+                f"{what} names {name!r}, which is no assignee; use a user, group or address such as "
+                f"'ana', 'group:analysts' or 'ana@example.com' (letters, digits and . _ % + @ : / -, at most 200)"
+            )
+    return tuple(dict.fromkeys(names))
 
 
 def _shown(value: object) -> str:

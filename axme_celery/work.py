@@ -21,16 +21,20 @@ from .config import Settings
 from .durations import moment, seconds
 from .errors import BadInput, UnsupportedWork
 from .model import Leg, Work
+from .parties import Addressed
 from .ports import Codec
 
 #: The message header that makes a Celery message a leg: {"intent", "run"}, and "finish" for a repeat.
 HEADER = "axme"
 
+#: What an agent is sent unless the sender says otherwise, and how often it is handed out.
+AGENT_TYPE, AGENT_ATTEMPTS = "intent.agent_task.v1", 3
+
 #: Options that are of one sending, not of the work.
 _OF_ONE_SENDING = frozenset(
     {
         "producer", "connection", "publisher", "router", "result_cls", "add_to_parent", "countdown", "eta", "retry",
-        "retry_policy", "now",
+        "retry_policy", "now", "task_type", "route_name",
     }
 )  # fmt: skip
 
@@ -84,7 +88,30 @@ def read_work(app: Celery, codec: Codec, settings: Settings, now: datetime, give
         max_attempts=getattr(task, "axme_max_attempts", None) or settings.max_attempts,
         on_drift=getattr(task, "axme_on_drift", "park"),
         type=getattr(task, "axme_type", None) or name,
+        notify=getattr(task, "axme_notify", None),
     )
+
+
+def agent_work(codec: Codec, settings: Settings, given: Addressed) -> Work:
+    """The work of an agent outside Celery: a leg that lies in its mailbox until somebody takes it."""
+    leg_id = str(uuid())
+    payload = codec.encode(
+        {} if given.payload is None else given.payload,
+        what="payload",
+        limit_bytes=settings.payload_bytes,
+        setting="axme_payload_bytes",
+    )
+    options = {"task_id": leg_id, "ignore_result": True}
+    return Work(
+        task=given.address,
+        signature={"task": given.address, "args": [], "kwargs": {}, "options": options, "subtask_type": None,
+                   "immutable": True},
+        leg_id=leg_id,
+        payload=payload,
+        work_hash=canonical_hash([given.address, given.type, codec.decode(payload)]),
+        max_attempts=given.max_attempts or AGENT_ATTEMPTS,
+        type=given.type or AGENT_TYPE,
+    )  # fmt: skip
 
 
 def publish(app: Celery, leg: Leg, *, finish: bool) -> None:

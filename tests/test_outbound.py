@@ -20,7 +20,7 @@ LOOPBACK = ("127.0.0.0/8",)
 
 
 def send(url: str, body: bytes = b"{}", *, headers=None, deadline_seconds=5.0, allow_cidrs=LOOPBACK) -> int:
-    return post(url, body, headers or {}, deadline_seconds=deadline_seconds, allow_cidrs=allow_cidrs)
+    return post(url, body, headers or {}, deadline_seconds=deadline_seconds, allow_cidrs=allow_cidrs).status
 
 
 @pytest.fixture

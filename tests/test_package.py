@@ -23,12 +23,12 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 KNOW_NO_LIBRARY = {
     *("errors", "ids", "durations", "config", "model", "failure"),
     *("audit", "lifecycle", "plan", "ports"),
-    *("beats", "deliver", "leg", "step", "submit", "answer", "wait", "sweep"),
+    *("beats", "deliver", "leg", "step", "submit", "answer", "wait", "sweep", "keys", "who"),
 }
 STORES = {"ledger", "tracker", "webhook", "notifiers", "codec", "forms", "cron"}
 NOT_FOR_STORES = {
     *("lifecycle", "plan"),
-    *("beats", "deliver", "leg", "step", "submit", "answer", "wait", "sweep"),
+    *("beats", "deliver", "leg", "step", "submit", "answer", "wait", "sweep", "keys"),
     *("extension", "signals"),
 }
 

@@ -40,6 +40,8 @@ VERBS = {
     "reject": ".answers:reject",
     "complete-tool": ".answers:complete_tool",
     "dead-letters": ".dead_letters:dead_letters",
+    "keys": ".keys:keys",
+    "web": ".web:web",
     "sweep": ".upkeep:sweep",
     "doctor": ".doctor:doctor",
     "prune": ".upkeep:prune",
@@ -93,7 +95,13 @@ def exit_code(refusal: Exception) -> int:
             return 3
         case errors.LedgerUnavailable() | errors.TrackerUnavailable():
             return 4
-        case errors.WaitClosed() | errors.IntentEnded() | errors.KeyConflict() | errors.StaleChange():
+        case (
+            errors.WaitClosed()
+            | errors.ShownChanged()
+            | errors.IntentEnded()
+            | errors.KeyConflict()
+            | errors.StaleChange()
+        ):
             return 5
         case _:
             return 1

@@ -1,7 +1,7 @@
-"""``dev``: a project's worker and beat on this machine, for development.
+"""``dev``: a project's worker, beat and pages on this machine, for development.
 
 Each is a process in a session of its own, so that Ctrl-C reaches this one
-alone, which then stops both by their ids. Neither is started again when it
+alone, which then stops all by their ids. Neither is started again when it
 ends: what ends by itself is something to look at.
 """
 
@@ -28,21 +28,30 @@ if TYPE_CHECKING:
 
 #: How long a process may take to end before it is killed. A second Ctrl-C does not wait.
 STOP_SECONDS = 10.0
-_COLOURS = {"worker": "green", "beat": "blue"}
+_COLOURS = {"worker": "green", "beat": "blue", "web": "magenta"}
 
 
-@click.command(short_help="Run the project's worker and beat here, for development.")
+@click.command(short_help="Run the project's worker, beat and pages here, for development.")
 @click.option("-c", "--concurrency", type=click.IntRange(min=1), help="Processes of the worker.")
 @click.option("-P", "--pool", help="The worker's pool: prefork, threads, solo, gevent.")
 @click.option("-l", "--loglevel", default="info", show_default=True)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8710, show_default=True, help="Of the pages; 0: no pages."
+)
 @click.argument("worker_arguments", metavar="[-- WORKER OPTION...]", nargs=-1, type=click.UNPROCESSED)
 @with_axme
 def dev(
-    axme: Axme, concurrency: int | None, pool: str | None, loglevel: str, worker_arguments: tuple[str, ...]
+    axme: Axme,
+    concurrency: int | None,
+    pool: str | None,
+    loglevel: str,
+    port: int,
+    worker_arguments: tuple[str, ...],
 ) -> None:
-    """Run the project's worker and beat here until Ctrl-C, their output side by side.
+    """Run the project's worker, beat and pages here until Ctrl-C, their output side by side.
 
-    A SQLite ledger is migrated first. What comes after -- goes to the worker: dev -- -Q reports.
+    The pages print a link to sign in by once. A SQLite ledger is migrated first.
+    What comes after -- goes to the worker: dev -- -Q reports.
     """
     name = click.get_current_context().find_root().params.get("app")
     if not isinstance(name, str):
@@ -65,9 +74,13 @@ def dev(
         ]
         crew.start("worker", [*worker, *worker_arguments])
         crew.start("beat", beat)
+        if port:
+            crew.start(
+                "web", [sys.executable, "-m", "axme_celery.cli", "-A", name, "web", "--dev", "--port", str(port)]
+            )
         ended = crew.watch()
     if ended is not None:
-        click.echo(f"Error: {ended[0]} ended by itself (exit code {ended[1]}); the other was stopped", err=True)
+        click.echo(f"Error: {ended[0]} ended by itself (exit code {ended[1]}); the others were stopped", err=True)
         sys.exit(1)
 
 

@@ -40,13 +40,18 @@ from .access import Access
 from .clock import HostClock, LedgerClock
 from .driver import Driver
 from .engine import Engines
+from .exchange import SqlExchange
 from .health import Health, health
-from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of
+from .hooks import HookStore
+from .keys import KeyShelf
+from .mailboxes import SqlMailboxes
+from .views import Views
+from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of, with_fanout
 
 T = TypeVar("T")
 
 
-class SqlLedger:
+class SqlLedger(KeyShelf, Views):
     """The ledger at one database URL. Connects on first use; safe across fork.
 
     ``clock`` replaces the database's own time (tests move it). ``secret`` makes the audit chain a keyed one.
@@ -54,9 +59,12 @@ class SqlLedger:
 
     def __init__(self, url: str, *, clock: Callable[[], datetime] | None = None, secret: str | None = None) -> None:
         self.engines = Engines(url)
-        self._access = Access(self.engines)
-        self._is_sqlite = self.engines.is_sqlite
+        super().__init__(Access(self.engines), self.engines.is_sqlite)
         self._secret = secret.encode() if secret else None
+        #: Agents outside Celery and what lies there for them.
+        self.mailboxes = SqlMailboxes(self._access, self._is_sqlite)
+        #: Requests already answered, and messages.
+        self.exchange = SqlExchange(self._access, self._is_sqlite)
         if clock is not None:
             self._clock: LedgerClock | HostClock = HostClock(clock)
         elif self._is_sqlite:
@@ -64,6 +72,8 @@ class SqlLedger:
         else:
             self._clock = LedgerClock(self._ask_time)
         self._id: str | None = None
+        #: Webhooks: subscriptions, and the deliveries to them.
+        self.hooks = HookStore(self._access, self.now, self._is_sqlite)
 
     # -- identity and time ----------------------------------------------------
 
@@ -107,12 +117,11 @@ class SqlLedger:
             self._record(changes[0])
             return changes
         sealed = [seal(change, self._secret) for change in changes]
-        written = tuple(one.change for one in sealed)
         sheet = sheet_of(sealed, self.now(), own=connection is None, is_sqlite=self._is_sqlite)
         if connection is None:
             durable = any(change.durable for change in changes)
             self._access.write(sheet.write, proof_of(sealed), durable=durable, whole=sheet.whole(durable=durable))
-            return written
+            return with_fanout(sealed, sheet)
         self._access.make_ready()
         _begin_for_real(connection)
         try:
@@ -123,7 +132,7 @@ class SqlLedger:
             if not trouble.is_taken(error):
                 raise
             raise StaleChange(f"another writer was first: {error.orig}") from error
-        return written
+        return with_fanout(sealed, sheet)
 
     def transaction(self, checkpoint: Callable[[Connection], Checkpoint], fence: Fence) -> Checkpoint:
         """Call with a connection inside a transaction, and commit its SQL together with the checkpoint returned.

@@ -62,9 +62,19 @@ class Whole:
     #: What PostgreSQL says of a division by zero. No statement of ours divides otherwise.
     REFUSED = "22012"
 
-    def __init__(self, parts: Sequence[tuple[Prepared, Row, bool]], refusal: str, *, durable: bool) -> None:
+    def __init__(
+        self,
+        parts: Sequence[tuple[Prepared, Row, bool]],
+        refusal: str,
+        note: Callable[[Prepared, int], None],
+        counted: Sequence[Prepared] = (),
+        *,
+        durable: bool,
+    ) -> None:
         shape = tuple((prepared, must_hit) for prepared, _, must_hit in parts)
-        self.sql = _whole_sql(shape, durable)
+        self._counted = tuple(n for n, (prepared, _) in enumerate(shape) if prepared in counted)
+        self._note, self._shape = note, shape
+        self.sql = _whole_sql(shape, self._counted, durable)
         #: What the driver is given.
         self.parameters = {
             f"w{number}_{name}": value
@@ -73,6 +83,11 @@ class Whole:
         }
         #: What no longer holds when it is refused.
         self.refusal = refusal
+
+    def done(self, counts: Sequence[int]) -> None:
+        """It was run, and wrote so many rows by those parts whose rows were to be counted."""
+        for number, count in zip(self._counted, counts, strict=True):
+            self._note(self._shape[number][0], count)
 
 
 class Driver:
@@ -122,11 +137,12 @@ class Driver:
     def run_whole(self, whole: Whole) -> None:
         """Run and commit a whole transaction. If this raises anything but StaleChange, whether it did may be unknown."""
         try:
-            self._connection.execute(whole.sql, whole.parameters)
+            _, *counts = self._connection.execute(whole.sql, whole.parameters).fetchone()
         except Exception as error:
             if getattr(error, "sqlstate", None) == Whole.REFUSED:
                 raise StaleChange(whole.refusal) from None
             raise
+        whole.done(counts)
 
     def fetch(self, prepared: Prepared, row: Row) -> list[tuple[Any, ...]]:
         """Run a query. Values are as the driver gives them; ``prepared.results`` changes them to ours."""
@@ -153,7 +169,7 @@ class Driver:
 
 
 @functools.lru_cache(maxsize=512)
-def _whole_sql(shape: tuple[tuple[Prepared, bool], ...], durable: bool) -> str:
+def _whole_sql(shape: tuple[tuple[Prepared, bool], ...], counted: tuple[int, ...], durable: bool) -> str:
     parts = []
     for number, (prepared, _) in enumerate(shape):
         renamed = _PARAMETER.sub(rf"%(w{number}_\1)s", prepared.sql)
@@ -161,7 +177,9 @@ def _whole_sql(shape: tuple[tuple[Prepared, bool], ...], durable: bool) -> str:
     demands = [f"(SELECT count(*) FROM w{number}) = 1" for number, (_, must_hit) in enumerate(shape) if must_hit]
     results = [f"1 / ({' AND '.join(demands) or 'true'})::int"]
     if not durable:
-        results.append("set_config('synchronous_commit', 'off', true)")
+        # Until the end of this transaction, which is this statement.
+        results[0] += " + length(set_config('synchronous_commit', 'off', true))"
+    results += [f"(SELECT count(*) FROM w{number})" for number in counted]
     return f"WITH {', '.join(parts)} SELECT {', '.join(results)}"
 
 

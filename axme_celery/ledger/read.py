@@ -23,6 +23,7 @@ from ..model import (
     WaitStatus,
 )
 from . import tables as t
+from . import tables_hooks as th
 from .rows import columns, to_record
 
 # Literal, not bound: the small partial indexes are of use only to a plan that knows the value.
@@ -53,7 +54,8 @@ def intent_of_leg(c: Connection, leg_id: str) -> Intent | None:
 
 
 #: What ``intents`` may be filtered by, besides ``tag`` and ``text``.
-FILTERS = ("status", "type", "waiting_reason", "key", "requester", "correlation_id", "replay_of")
+FILTERS = ("status", "type", "waiting_reason", "key", "requester", "correlation_id", "replay_of",
+    "owner", "to_agent", "from_agent", "handler")  # fmt: skip
 
 
 def intents(c: Connection, filters: JsonDict, after: tuple[datetime, str] | None, limit: int) -> list[Intent]:
@@ -211,6 +213,8 @@ def due_intents(c: Connection, until: datetime, limit: int) -> list[Timer]:
 def running(c: Connection, leases: Sequence[Lease] | None, limit: int) -> list[Lease]:
     query = select(t.legs.c.id, t.legs.c.run).where(t.legs.c.status == _RUNNING)
     if leases is None:
+        # An agent's lease is the leg's own due_at, and no tracker's affair.
+        query = query.where(t.legs.c.due_at.is_(None))
         return [Lease(row.id, row.run) for row in c.execute(query.limit(limit))]
     wanted = {(lease.leg_id, lease.run) for lease in leases}
     found = c.execute(query.where(t.legs.c.id.in_([lease.leg_id for lease in leases])))
@@ -248,4 +252,6 @@ def count_prunable(c: Connection, ended_before: datetime) -> int:
 def _may_go(ended_before: datetime) -> ColumnElement[bool]:
     undelivered = exists().where(t.outbox.c.intent_id == t.intents.c.id)
     open_letter = exists().where(t.dead_letters.c.intent_id == t.intents.c.id, t.dead_letters.c.state == "OPEN")
-    return and_(t.intents.c.ended_at < ended_before, ~undelivered, ~open_letter)
+    d = th.hook_deliveries.c
+    untold = exists().where(d.intent_id == t.intents.c.id, d.status == "PENDING")
+    return and_(t.intents.c.ended_at < ended_before, ~undelivered, ~open_letter, ~untold)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from enum import Enum
 from typing import Any, TypeVar
 
 from sqlalchemy import Table
 
+from ..hooks import HookDelivery, HookEvent, HookStatus, Subscription
 from ..model import (
     Checkpoint,
     DeadLetter,
@@ -24,7 +26,8 @@ from ..model import (
     WaitKind,
     WaitStatus,
 )
-from . import tables
+from ..who import Key, Role
+from . import tables, tables_hooks
 
 Record = TypeVar("Record")
 
@@ -32,12 +35,16 @@ Record = TypeVar("Record")
 _FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
     Intent: {"status": Status, "tags": tuple},
     Leg: {"status": LegStatus},
-    Wait: {"kind": WaitKind, "status": WaitStatus, "to": tuple, "votes": tuple},
+    Wait: {"kind": WaitKind, "status": WaitStatus, "to": tuple, "votes": tuple, "delegations": tuple},
     Event: {"status": Status},
     Checkpoint: {"recorded": Recorded},
     Delivery: {"kind": DeliveryKind},
     EarlyAnswer: {},
     DeadLetter: {},
+    Subscription: {"event_types": tuple, "thin": bool},
+    HookEvent: {},
+    HookDelivery: {"status": HookStatus, "tries": tuple},
+    Key: {"role": Role, "groups": tuple},
 }
 
 TABLE_OF: dict[type, Table] = {
@@ -49,6 +56,10 @@ TABLE_OF: dict[type, Table] = {
     Delivery: tables.outbox,
     EarlyAnswer: tables.early_answers,
     DeadLetter: tables.dead_letters,
+    Subscription: tables_hooks.subscriptions,
+    HookEvent: tables_hooks.hook_events,
+    HookDelivery: tables_hooks.hook_deliveries,
+    Key: tables.keys,
 }
 
 _FIELDS = {kind: tuple(f.name for f in fields(kind) if f.name in table.c) for kind, table in TABLE_OF.items()}
@@ -113,8 +124,4 @@ def columns(kind: type, prefix: str = "") -> list[Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
-    return (
-        value.value
-        if isinstance(value, Status | LegStatus | WaitStatus | WaitKind | Recorded | DeliveryKind)
-        else value
-    )
+    return value.value if isinstance(value, Enum) else value

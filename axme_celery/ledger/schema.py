@@ -23,6 +23,7 @@ from sqlalchemy import (
 
 from ..errors import LedgerNotMigrated
 from . import tables as t
+from . import tables_hooks as th
 from .driver import Driver, Prepared
 from .engine import Engines
 
@@ -105,7 +106,18 @@ def _deletions(is_sqlite: bool) -> tuple[Prepared, ...]:
         delete(t.early_answers).where(t.early_answers.c.wait_id.in_(waits_of)),
         *(
             delete(table).where(table.c.intent_id == intent_id)
-            for table in (t.waits, t.legs, t.events, t.tags, t.dead_letters, t.outbox)
+            for table in (
+                t.waits,
+                t.legs,
+                t.events,
+                t.tags,
+                t.dead_letters,
+                t.outbox,
+                t.offers,
+                t.messages,
+                th.hook_deliveries,
+                th.hook_events,
+            )
         ),
         delete(t.intents).where(t.intents.c.id == intent_id),
     ]

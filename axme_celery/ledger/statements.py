@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import Table, bindparam, select
+from sqlalchemy import Table, bindparam, exists, literal_column, select
 from sqlalchemy import delete as delete_from
 from sqlalchemy import update as update_of
 from sqlalchemy.dialects import postgresql, sqlite
 
 from . import tables as t
+from . import tables_hooks as th
 from .driver import Prepared
 
 
@@ -24,6 +25,22 @@ def insert(table: Table, is_sqlite: bool) -> Prepared:
 def insert_new(table: Table, is_sqlite: bool) -> Prepared:
     """Insert whole rows, again without harm: what is there stays."""
     return Prepared(_insert(table, is_sqlite).on_conflict_do_nothing(), is_sqlite)
+
+
+@functools.cache
+def insert_if_subscribed(is_sqlite: bool) -> Prepared:
+    """Insert an outbox row where there is a subscription to intents; again without harm.
+
+    Asked of the database in the writing transaction itself: what a process remembers of subscriptions may be old, and
+    would lose the first events of a new one.
+    """
+    table, s = t.outbox, th.subscriptions.c
+    names = [column.name for column in table.c]
+    # Literal: the index of live subscriptions is of use only to a plan that knows the value.
+    is_live = exists().where(s.revoked_at.is_(None), s.kind == literal_column("'subscription'"))
+    row = select(*(bindparam(name, type_=table.c[name].type) for name in names)).where(is_live)
+    statement = (sqlite if is_sqlite else postgresql).insert(table)
+    return Prepared(statement.from_select(names, row).on_conflict_do_nothing(), is_sqlite)
 
 
 @functools.cache

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator
 
 from ..tracker.tables import tracker_tables
+from .tables_http import http_tables
 
 
 class Moment(TypeDecorator[datetime]):
@@ -90,6 +91,12 @@ intents = Table(
     Column("tags", JsonText, nullable=False),
     Column("parent_wait_id", String(36)),
     Column("replay_of", String(36)),
+    Column("owner", String(255)),
+    Column("from_agent", String(383)),
+    Column("to_agent", String(383)),
+    Column("handler", String(383)),
+    Column("terms", JsonText),
+    Column("trace", JsonText),
     Column("head_hash", String(66), nullable=False),
     postgresql_with=_REWRITTEN,
 )
@@ -97,6 +104,15 @@ _OPEN_INTENT, _ENDED_INTENT = text("ended_at IS NULL"), text("ended_at IS NOT NU
 Index("axme_intents_by_age", intents.c.created_at, intents.c.id)
 Index("axme_intents_by_status", intents.c.status, intents.c.created_at, intents.c.id)
 Index("axme_intents_by_type", intents.c.type, intents.c.created_at, intents.c.id)
+_OWNED, _SENT = text("owner IS NOT NULL"), text("to_agent IS NOT NULL")
+Index(
+    "axme_intents_by_owner", intents.c.owner, intents.c.created_at, intents.c.id,
+    postgresql_where=_OWNED, sqlite_where=_OWNED,
+)  # fmt: skip
+Index(
+    "axme_intents_by_agent", intents.c.to_agent, intents.c.created_at, intents.c.id,
+    postgresql_where=_SENT, sqlite_where=_SENT,
+)  # fmt: skip
 Index("axme_intents_deadline", intents.c.deadline_at, postgresql_where=_OPEN_INTENT, sqlite_where=_OPEN_INTENT)
 Index("axme_intents_ended", intents.c.ended_at, postgresql_where=_ENDED_INTENT, sqlite_where=_ENDED_INTENT)
 
@@ -177,10 +193,15 @@ waits = Table(
     Column("reminders", Integer, nullable=False),
     Column("escalate_at", Moment),
     Column("escalated_at", Moment),
+    Column("escalations", Integer, nullable=False),
+    Column("fell_back_at", Moment),
     Column("heartbeat_at", Moment),
     Column("poll_at", Moment),
     Column("due_at", Moment),
     Column("votes", JsonText, nullable=False),
+    Column("delegations", JsonText, nullable=False),
+    Column("wanted_at", Moment),
+    Column("payload_hash", String(64)),
     Column("outcome", String(255)),
     Column("answered_by", String(255)),
     Column("comment", Text),
@@ -273,7 +294,29 @@ dead_letters = Table(
 Index("axme_dead_letters_by_state", dead_letters.c.state, dead_letters.c.id)
 Index("axme_dead_letters_by_intent", dead_letters.c.intent_id)
 
+# -- who may come in --
+
+keys = Table(
+    "axme_keys",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("groups", JsonText, nullable=False),
+    Column("owner", String(255)),
+    Column("agent", String(255)),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment),
+    Column("revoked_at", Moment),
+    Column("last_used_at", Moment),
+)
+
 #: "ledger_id": this ledger's identity, the namespace of its tracker.
 meta = Table("axme_meta", metadata, Column("key", String(64), primary_key=True), Column("value", Text, nullable=False))
 
 tracker = tracker_tables(metadata)
+
+# -- those who take part over HTTP --
+_http = http_tables(metadata, Moment, JsonText)
+agents, offers, requests, messages = _http.agents, _http.offers, _http.requests, _http.messages

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Table, select
 
 from .. import audit
 from ..errors import StaleChange
-from ..model import Change, Checkpoint, Delivery, Event, Fence, Leg
+from ..ids import uuid7
+from ..model import Change, Checkpoint, Delivery, DeliveryKind, Event, Fence, Leg
 from . import statements
 from . import tables as t
 from .driver import Prepared, Row, Whole
@@ -54,6 +55,8 @@ class Sealed:
 
     change: Change
     events: tuple[Event, ...]
+    #: Has these events told to subscriptions. Written where there are any, or where the intent names a URL itself.
+    fanout: Delivery | None
 
 
 def seal(change: Change, key: bytes | None) -> Sealed:
@@ -62,7 +65,21 @@ def seal(change: Change, key: bytes | None) -> Sealed:
     events = audit.seal_all(change.events, head, key)
     if events and change.intent is not None:
         change = replace(change, intent=replace(change.intent, head_hash=events[-1].hash))
-    return Sealed(change, events)
+    return Sealed(change, events, _fanout(change, events))
+
+
+def _fanout(change: Change, events: tuple[Event, ...]) -> Delivery | None:
+    if not events or change.intent is None:
+        return None
+    return Delivery(
+        id=uuid7(), kind=DeliveryKind.FANOUT, intent_id=change.intent.id, next_at=events[-1].at,
+        body={"since": events[0].seq - 1, "until": events[-1].seq},
+    )  # fmt: skip
+
+
+def names_url(change: Change) -> bool:
+    """Whether the intent itself has its end told to a URL, and this is it."""
+    return change.intent is not None and change.intent.notify is not None and change.intent.status.is_final
 
 
 # -- the sheet ------------------------------------------------------------------
@@ -84,6 +101,8 @@ class Sheet:
         # In the order in which they are written: intents, legs, waits, the rest. Everybody locks in this order,
         # and within a table by id, so that two writers never wait for each other.
         self._batches: dict[Prepared, _Batch] = {}
+        #: Once written: whether rows of ``insert_if_subscribed`` were wanted. One transaction, one answer for them all.
+        self.was_subscribed = False
 
     def write(self, to: Writer) -> None:
         """Write everything, or raise StaleChange: the caller rolls back."""
@@ -91,6 +110,7 @@ class Sheet:
             hold_run(to, fence, self._is_sqlite)
         for prepared, batch in self._batches.items():
             done = to.run(prepared, batch.rows)
+            self._note(prepared, done)
             if batch.refusals and done != len(batch.rows):
                 others = f", or of {len(batch.rows) - 1} others the same" if len(batch.rows) > 1 else ""
                 raise StaleChange(batch.refusals[0] + others)
@@ -104,7 +124,12 @@ class Sheet:
             (prepared, row, bool(batch.refusals)) for prepared, batch in self._batches.items() for row in batch.rows
         ]
         refusals = [words for batch in self._batches.values() for words in batch.refusals]
-        return Whole(parts, " or ".join(refusals), durable=durable)
+        counted = [statements.insert_if_subscribed(self._is_sqlite)]
+        return Whole(parts, " or ".join(refusals), self._note, counted, durable=durable)
+
+    def _note(self, prepared: Prepared, rows: int) -> None:
+        if prepared is statements.insert_if_subscribed(self._is_sqlite):
+            self.was_subscribed = rows > 0
 
     def fence(self, fence: Fence) -> None:
         """Demand that this claim still is the running one."""
@@ -117,6 +142,10 @@ class Sheet:
     def insert_new(self, table: Table, row: Row) -> None:
         """A row that may be there already."""
         self._add(statements.insert_new(table, self._is_sqlite), row)
+
+    def insert_if_subscribed(self, row: Row) -> None:
+        """An outbox row that is written where anybody subscribed to intents, as this transaction sees it."""
+        self._add(statements.insert_if_subscribed(self._is_sqlite), row)
 
     def update(self, table: Table, values: Row, guards: Row, refusal: str = "") -> None:
         """Set these columns of the row of which the guards hold; with ``refusal`` there must be one."""
@@ -158,7 +187,27 @@ def sheet_of(sealed: Sequence[Sealed], now: datetime, *, own: bool, is_sqlite: b
             sheet.insert_new(t.outbox, _outbox_row(delivery, now, own=own))
         _early(sheet, change)
         _dead(sheet, change, now)
+    for one in sealed:
+        if one.fanout is not None:
+            row = _outbox_row(one.fanout, now, own=own)
+            if names_url(one.change):
+                sheet.insert_new(t.outbox, row)
+            else:
+                sheet.insert_if_subscribed(row)
     return sheet
+
+
+def with_fanout(sealed: Sequence[Sealed], sheet: Sheet) -> tuple[Change, ...]:
+    """The changes as written, with the fan-outs among what must leave, as far as they are known to be there.
+
+    One that is there unnoticed is the sweep's.
+    """
+    return tuple(
+        replace(one.change, outbox=(*one.change.outbox, one.fanout))
+        if one.fanout is not None and (sheet.was_subscribed or names_url(one.change))
+        else one.change
+        for one in sealed
+    )
 
 
 def _place(change: Change) -> str:

@@ -3,11 +3,18 @@
 Pure: no clock, no store, no randomness. A decision takes what was loaded, the
 occasion (the moment and fresh ids), and returns a ``Change``; or it refuses by
 raising. ``moves`` has the tables, ``runs`` a leg's life, ``waits`` a wait's,
-``ends`` how an intent is ended from outside.
+``voters`` who may answer one, ``nudges`` what happens while nobody does,
+``handover`` how it is passed on or given more time, ``ends`` how an intent is
+ended from outside.
 """
 
+from . import agents
 from .ends import cancel, time_out
+from .ends import fail as fail_from_outside
+from .gates import GATE, gated
+from .handover import delegate, extend_intent, extend_wait, reassign
 from .moves import MOVES, NOTES, Occasion
+from .nudges import due, pending, with_moments
 from .runs import (
     claim,
     complete,
@@ -22,30 +29,50 @@ from .runs import (
     submit,
     unpark,
 )
-from .waits import answer, due, fire, heartbeat, open_wait, rest_again
+from .shown import shown_hash
+from .voters import REQUESTER, Refusal, barred, folded, may_answer, needs_comment, vote_of
+from .waits import answer, fire, heartbeat, open_wait, rest_again
 
 __all__ = [
+    "GATE",
     "MOVES",
     "NOTES",
+    "REQUESTER",
     "Occasion",
+    "Refusal",
+    "agents",
     "answer",
+    "barred",
     "cancel",
     "claim",
     "complete",
+    "delegate",
     "due",
+    "extend_intent",
+    "extend_wait",
     "fail",
+    "fail_from_outside",
     "fire",
+    "folded",
+    "gated",
     "hand_back",
     "heartbeat",
     "lose",
+    "may_answer",
+    "needs_comment",
     "open_wait",
     "park",
+    "pending",
+    "reassign",
     "repeat",
     "replay_from",
     "resend",
     "rest_again",
     "retry",
+    "shown_hash",
     "submit",
     "time_out",
     "unpark",
+    "vote_of",
+    "with_moments",
 ]

@@ -25,6 +25,13 @@ def cancel(
     return _end_all(intent, legs, waits, "intent.canceled", error, by, on, dead=False)
 
 
+def fail(
+    intent: Intent, legs: Sequence[Leg], waits: Sequence[Wait], *, error: JsonDict, by: str | None, on: Occasion
+) -> Change:
+    """Somebody outside says that it has failed: what waits or is queued ends here, what runs is stopped by its fence."""
+    return _end_all(intent, legs, waits, "intent.failed", error, by, on, dead=True)
+
+
 def time_out(intent: Intent, legs: Sequence[Leg], waits: Sequence[Wait], *, on: Occasion) -> Change:
     """The intent's deadline passed."""
     error = {"code": "deadline", "message": f"the deadline {text_of(intent.deadline_at)} passed"}
@@ -43,7 +50,7 @@ def _end_all(
     dead: bool,
 ) -> Change:
     story = Story(intent, on.now)
-    story.tell(event, actor=by, reason=error["message"], error=error)
+    story.tell(event, actor=by, reason=str(error.get("message", "")) or None, error=error)
     story.intent = replace(story.intent, error=error)
     open_legs = [leg for leg in legs if not leg.status.is_final]
     open_waits = [w for w in waits if w.status is WaitStatus.OPEN]

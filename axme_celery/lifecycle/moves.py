@@ -32,6 +32,7 @@ _ENDS = {
     "intent.failed": Status.FAILED,
     "intent.canceled": Status.CANCELED,
     "intent.timed_out": Status.TIMED_OUT,
+    "intent.delivery_failed": Status.FAILED,
 }
 
 #: status -> event -> status. A missing entry is an illegal move.
@@ -65,11 +66,18 @@ NOTES = frozenset(
         "intent.voted",
         "intent.reminder",
         "intent.escalated",
+        "intent.delegated",
+        "intent.reassigned",
+        "intent.extended",
         "intent.timeout",
         "intent.wait_closed",
         "intent.leg_lost",
         "intent.leg_retried",
         "intent.handed_back",
+        "intent.handed_out",
+        "intent.transfer",
+        "intent.controls_changed",
+        "intent.policy_changed",
         "intent.parked",
         "intent.unparked",
     }

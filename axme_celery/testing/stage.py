@@ -19,19 +19,23 @@ from typing import Any, cast
 from celery import Celery
 from sqlalchemy import Engine, exists, func, or_, select
 
+from .. import agents, webhook
 from ..beats import best_effort, tell_tracker
+from ..courier import Call, attempt
 from ..deliver import send_all, settle
 from ..durations import Duration, seconds
 from ..errors import BadInput
 from ..extension import Axme
 from ..handle import IntentHandle
-from ..ledger import SqlLedger, tables
+from ..hooks import HookStatus
+from ..ledger import SqlLedger, tables, tables_hooks
 from ..model import Change, DeadLetter, Delivery, DeliveryKind, Event, Lease, LegStatus, Wait, WaitStatus
 from ..notifiers import Notice
 from ..ports import Ledger, Tracker
 from ..sweep import AHEAD_TICKS, due_timers, early_answers, lapsed_leases, lost_messages, refill, undelivered
 from ..tracker.clock import to_microseconds, to_moment
 from ..tracker.sql import SqlTracker
+from ..webhook import Answer
 from .death import Fate, Kill, Killed, MortalLedger, MortalTracker
 from .inprocess import InProcess
 
@@ -63,6 +67,10 @@ class Stage:
         self.axme = axme
         #: What would have been sent to people, in order.
         self.notices: list[Notice] = []
+        #: Every webhook call that would have been made, in order: (URL, body, headers).
+        self.webhooks: list[tuple[str, bytes, dict[str, str]]] = []
+        #: How receivers answer them; replace it for others than 200.
+        self.answer_webhook: Call = lambda url, body, headers: Answer(status=200)
         self._now = datetime.now(UTC)
         self._settings = axme.read_settings(
             **{"tick_seconds": TICK_SECONDS, **settings, "ledger_url": ledger_url, "redis_url": None}
@@ -185,7 +193,7 @@ class Stage:
     # -- how it goes on ------------------------------------------------------------
 
     def _until_rest(self) -> None:
-        while self._relay.flush() or self._run_next() or self._sweep():
+        while self._relay.flush() or self._run_next() or self._sweep() or self._deliver():
             pass
 
     def _move_to(self, end: datetime) -> None:
@@ -218,9 +226,24 @@ class Stage:
             return False
         # First, so that what lies beyond the tracker's horizon is found at its moment and not at the next sweep.
         refill(rt)
-        done = lapsed_leases(rt) + due_timers(rt) + undelivered(rt, self._senders)
+        done = lapsed_leases(rt) + agents.lapsed_leases(rt) + due_timers(rt) + undelivered(rt, self._senders)
         done += lost_messages(rt) + early_answers(rt)
         return done > 0
+
+    def _deliver(self) -> bool:
+        """One webhook delivery that is due, if there is any."""
+        rt = self.axme.runtime
+        if not rt.ledger.hooks.is_due():
+            return False
+        for parcel in rt.ledger.hooks.turn((), 1, lambda _: 1, TICK_SECONDS):
+            answer = attempt(parcel, self._call, self._now)
+            settled = webhook.settle(parcel, answer, self._settings.webhook_retry_seconds, self._now, rt.new_id)
+            rt.ledger.hooks.turn([settled], 0, lambda _: 0, TICK_SECONDS)
+        return True
+
+    def _call(self, url: str, body: bytes, headers: dict[str, str]) -> Answer:
+        self.webhooks.append((url, body, headers))
+        return self.answer_webhook(url, body, headers)
 
     def _take_notice(self, delivery: Delivery) -> None:
         notice = self.axme.notice(delivery)
@@ -258,6 +281,9 @@ class _Relay:
         self._heap = [entry for entry in self._heap if entry[2].id not in delivery_ids]
         heapq.heapify(self._heap)
 
+    def deliver(self) -> None:
+        """Nothing: the stage looks for itself."""
+
     def flush(self) -> bool:
         due = []
         while self._heap and self._heap[0][0] <= self._stage.now:
@@ -273,12 +299,16 @@ class _Relay:
 def _next_due(ledger: SqlLedger, after: datetime) -> list[datetime]:
     """The next moment of each kind that the ledger knows of."""
     waits, intents, legs, outbox = tables.waits.c, tables.intents.c, tables.legs.c, tables.outbox.c
-    leaves_at = func.coalesce(outbox.held_until, outbox.next_at)
+    leaves_at, hooks = func.coalesce(outbox.held_until, outbox.next_at), tables_hooks.hook_deliveries.c
     questions = (
         select(func.min(waits.due_at)).where(waits.status == WaitStatus.OPEN.value, waits.due_at > after),
         select(func.min(intents.deadline_at)).where(intents.ended_at.is_(None), intents.deadline_at > after),
         select(func.min(legs.due_at)).where(legs.status == LegStatus.QUEUED.value, legs.due_at > after),
         select(func.min(leaves_at)).where(leaves_at > after),
+        select(func.min(hooks.next_at)).where(hooks.status == HookStatus.PENDING.value, hooks.next_at > after),
+        select(func.min(tables_hooks.subscriptions.c.rests_until)).where(
+            tables_hooks.subscriptions.c.rests_until > after
+        ),
     )
     with ledger.engines.connect() as connection, connection.begin():
         answers = [connection.scalar(question) for question in questions]

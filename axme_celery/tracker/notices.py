@@ -67,6 +67,8 @@ class Notices:
         self._channels: dict[str, _Channel] = {}
         self._wanted: list[str] = []
         self._ended: RedisError | None = None
+        #: How often everybody was asked to look again.
+        self._woken = 0
         self._used_at = time.monotonic()
         #: When the thread last spoke to itself and has not heard it yet.
         self._pulse_at: float | None = None
@@ -81,6 +83,7 @@ class Notices:
     def listen(self, intent_id: str, timeout_seconds: float, after: int | None) -> bool:
         """As ``RedisTracker.listen``. Raises RedisError when the subscription is lost."""
         until = time.monotonic() + timeout_seconds
+        woken = self._woken
         channel = self._join(intent_id)
         try:
             with channel.changed:
@@ -89,7 +92,9 @@ class Notices:
                 def told() -> bool:
                     return channel.count > seen or (after is not None and channel.seq > after)
 
-                channel.changed.wait_for(lambda: told() or self.ended, max(0.0, until - time.monotonic()))
+                channel.changed.wait_for(
+                    lambda: told() or self.ended or self._woken != woken, max(0.0, until - time.monotonic())
+                )
                 if told():
                     return True
         finally:
@@ -97,6 +102,20 @@ class Notices:
         if self._ended:
             raise NoticesLost(f"live notices stopped: {self._ended}") from self._ended
         return False
+
+    def told(self, intent_id: str) -> int:
+        """The highest seq told of an intent that is listened to, or was a moment ago."""
+        channel = self._channels.get(intent_id)
+        return 0 if channel is None else channel.seq
+
+    def wake(self) -> None:
+        """Have everybody who listens return at once, told or not."""
+        with self._lock:
+            self._woken += 1
+            channels = list(self._channels.values())
+        for channel in channels:
+            with channel.changed:
+                channel.changed.notify_all()
 
     def stop(self) -> None:
         """End the thread and its connection."""

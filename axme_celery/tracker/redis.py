@@ -72,6 +72,9 @@ class RedisTracker:
     not answer within two seconds, or refuses (out of memory, read-only, loading).
     """
 
+    #: ``listen`` blocks until something is told; nobody need poll.
+    pushes = True
+
     def __init__(
         self,
         url: str,
@@ -200,6 +203,14 @@ class RedisTracker:
         with self._asked("listen"):
             return self._connections.notices(self._prefix).listen(intent_id, timeout_seconds, after)
 
+    def told(self, intent_id: str) -> int:
+        """The highest seq that somebody in this process who listens to the intent was told; 0 for none."""
+        return self._connections.told(intent_id)
+
+    def wake(self) -> None:
+        """Have everybody who listens in this process return at once."""
+        self._connections.wake()
+
     # -- progress --
 
     def put_progress(self, leg_id: str, done: float, total: float | None, note: str | None) -> None:
@@ -324,6 +335,16 @@ class _Connections:
             if self._notices is None or self._notices.ended:
                 self._notices = Notices(self.client, prefix)
             return self._notices
+
+    def told(self, intent_id: str) -> int:
+        notices = self._notices
+        return 0 if notices is None else notices.told(intent_id)
+
+    def wake(self) -> None:
+        # No lock: this may be called in a signal handler, of the thread that holds it.
+        notices = self._notices
+        if notices is not None:
+            notices.wake()
 
     def close(self) -> None:
         with self._lock:

@@ -38,6 +38,9 @@ class SqlTracker:
     Every method raises TrackerUnavailable, and nothing else, when the database cannot be reached or refuses.
     """
 
+    #: ``listen`` only sleeps for a moment: whoever has many listeners looks at the ledger for all of them at once.
+    pushes = False
+
     def __init__(self, engine_source: Callable[[], Engine], clock: Clock | None = None) -> None:
         self._engine_source = engine_source
         self._clock = clock
@@ -120,6 +123,13 @@ class SqlTracker:
         last.sleep_seconds = min(2 * last.sleep_seconds, _LONGEST_SLEEP_SECONDS)
         last.woke_at = time.monotonic()
         return False
+
+    def told(self, intent_id: str) -> int:
+        """0: nobody is told anything here."""
+        return 0
+
+    def wake(self) -> None:
+        """Nothing: nobody sleeps for long here."""
 
     # -- progress --
 

@@ -14,8 +14,8 @@ PAGE = "docs/lifecycle.md"
 MEANING = {
     "intent.created": "the intent was written to the ledger",
     "intent.submitted": "its leg was put in the outbox, to be published",
-    "intent.delivered": "an agent outside Celery was given it; not used yet",
-    "intent.acknowledged": "an agent outside Celery took it; not used yet",
+    "intent.delivered": "an agent outside Celery was handed it, under a lease",
+    "intent.acknowledged": "an agent outside Celery says that it has it",
     "intent.in_progress": "a worker runs its leg; after a wait: the wait has closed and the leg is queued to go on",
     "intent.waiting": "it rests on a wait; no worker has it",
     "intent.completed": "its task returned; the result is in the ledger",
@@ -26,11 +26,19 @@ MEANING = {
     "intent.voted": "one person of a quorum agreed; others are still needed",
     "intent.reminder": "the assignees were reminded",
     "intent.escalated": "others were asked as well",
+    "intent.delegated": "somebody who was to answer left it to another",
+    "intent.reassigned": "an operator put other people in the place of those who were asked",
+    "intent.extended": "somebody gave a wait, or the intent itself, more time",
     "intent.timeout": "a wait's timeout passed; what follows says whether the intent went on",
     "intent.wait_closed": "a wait was answered while the leg was parked; found when the leg goes on",
     "intent.leg_lost": "a run died with its worker; the leg is queued again",
     "intent.leg_retried": "the task asked Celery for a retry; the leg is queued again",
     "intent.handed_back": "the worker was stopping and gave the leg back; not counted as an attempt",
+    "intent.handed_out": "an agent was handed it again, or after a person's yes",
+    "intent.transfer": "another agent has it now",
+    "intent.controls_changed": "its controls were changed, as another policy generation",
+    "intent.policy_changed": "its grants or limits were changed, as another policy generation",
+    "intent.delivery_failed": "agents were handed it as often as allowed and none finished it; a dead letter says so",
     "intent.parked": "the leg cannot go on with the code as it is; an operator must decide",
     "intent.unparked": "an operator let it go on",
 }
@@ -39,7 +47,7 @@ MEANING = {
 def moves() -> str:
     """The diagram."""
     lines = ["```mermaid", "stateDiagram-v2", "    [*] --> CREATED: intent.created"]
-    ends = {"intent.failed", "intent.canceled", "intent.timed_out"}
+    ends = {"intent.failed", "intent.canceled", "intent.timed_out", "intent.delivery_failed"}
     for status, leads in MOVES.items():
         for event, to in leads.items():
             if event not in ends:
@@ -47,7 +55,7 @@ def moves() -> str:
     open_ones = [status for status, leads in MOVES.items() if leads]
     assert all(ends <= set(MOVES[status]) for status in open_ones), "the drawing says that every open status may end"
     lines += [f'    state "{", ".join(open_ones)}" as open']
-    for event in ("intent.failed", "intent.canceled", "intent.timed_out"):
+    for event in ("intent.failed", "intent.canceled", "intent.timed_out", "intent.delivery_failed"):
         lines.append(f"    open --> {MOVES[open_ones[0]][event]}: {event}")
     return "\n".join([*lines, "```"])
 

@@ -19,6 +19,7 @@ from axme_celery import model, notifiers
 from axme_celery.cli import VERBS, main
 from axme_celery.config import Settings
 from axme_celery.durations import words
+from axme_celery.people import People
 from axme_celery.testing import Stage
 
 from .generated import Parts, write
@@ -28,7 +29,7 @@ WRITER = "tests.docs.write_reference"
 REFERENCE, COMMANDS = "docs/reference.md", "docs/cli.md"
 
 #: Settings that are read and checked and that no code acts on yet; a test fails when one of them is used.
-NOT_YET = ("axme_tasks", "axme_eta_threshold_seconds", "axme_actor")
+NOT_YET = ("axme_redact",)
 
 #: What a task calls; what holds an intent; what it gives back.
 INSIDE = ("step", "current_step", "wait_for_human", "wait_for_tool", "wait_for_time", "wait_for_agent")
@@ -76,7 +77,7 @@ def _default(key: str, default: Any) -> str:
 def extension() -> str:
     """``Axme``: making it, and its methods."""
     made = _entry("Axme", axme_celery.Axme, heading="###")
-    return "\n\n".join([made, *_methods("axme", axme_celery.Axme, ("app", "settings"))])
+    return "\n\n".join([made, *_methods("axme", axme_celery.Axme, ("app", "settings")), *_methods("axme", People)])
 
 
 def intent() -> str:

@@ -61,6 +61,11 @@ def make_app(**config: Any) -> Celery:
         decision = wait_for_human(**{"title": "Well?", "to": "ana", **options})
         return {"outcome": decision.outcome, "by": decision.by, "comment": decision.comment, "data": decision.data}
 
+    @axme.task(name="doors.votes", shared=False)
+    def votes(rounds: int, quorum: int) -> list[str]:
+        """Many must agree, again and again: an event each."""
+        return [wait_for_human("All of you?", to="everybody", quorum=quorum).outcome for _ in range(rounds)]
+
     @axme.task(name="doors.job", shared=False)
     def job(job_id: str) -> Any:
         return wait_for_tool("warehouse", job_id)

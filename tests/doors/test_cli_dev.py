@@ -1,18 +1,20 @@
-"""dev: worker and beat of a project together, and no process left when it ends."""
+"""dev: worker, beat and pages of a project together, and no process left when it ends."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import threading
+import urllib.request
 
 import psutil
 import pytest
 
-from tests.servers import janitor
+from tests.servers import free_port, janitor
 
 from .command_line import PATIENCE_SECONDS, Desk, desk_fixture, until  # noqa: F401
 
@@ -21,16 +23,17 @@ class Running:
     """``axme-celery -A project dev`` in a process of its own, and what it has said so far."""
 
     def __init__(self, desk: Desk) -> None:
-        self.process = desk.start("dev", "-P", "threads", "-c", "2")
+        self.port = free_port()
+        self.process = desk.start("dev", "-P", "threads", "-c", "2", "--port", str(self.port))
         self._said: list[str] = []
         assert self.process.stdout is not None
         self._reader = threading.Thread(target=lambda: self._said.extend(iter(self.process.stdout.readline, "")))  # type: ignore
         self._reader.start()
-        until(lambda: "beat is process" in self.said, "word of both processes")
-        self.worker, self.beat = (
-            int(re.search(rf"{name} is process (\d+)", self.said)[1]) for name in ("worker", "beat")
+        until(lambda: "web is process" in self.said, "word of all processes")
+        self.worker, self.beat, self.web = (
+            int(re.search(rf"{name} is process (\d+)", self.said)[1]) for name in ("worker", "beat", "web")
         )
-        for pid in (self.worker, self.beat):
+        for pid in (self.worker, self.beat, self.web):
             janitor.promise_server(pid, signal.SIGTERM, desk.folder / "nothing")
         until(lambda: " ready." in self.said, "worker")
 
@@ -49,7 +52,7 @@ class Running:
             raise
         finally:
             self._reader.join(PATIENCE_SECONDS)
-        for pid in (self.worker, self.beat):
+        for pid in (self.worker, self.beat, self.web):
             janitor.release(pid)
         return code
 
@@ -64,11 +67,15 @@ def running(desk):
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_dev_runs_worker_and_beat_until_it_is_stopped(desk, running, with_signal):
-    """Intents complete, the beat sweeps, each line says whose it is; then both are gone and the code is 0."""
+def test_dev_runs_worker_beat_and_pages_until_it_is_stopped(desk, running, with_signal):
+    """Intents complete, the beat sweeps, the pages answer, each line says whose it is; then all are gone, with code 0."""
     assert desk.reach(desk.submit("doors.add", 2, 3), "COMPLETED").result == 5
     until(lambda: any(name.startswith("gen") for name in desk.axme.runtime.tracker.ticks()), "sweep by the beat")
-    children = {pid: psutil.Process(pid) for pid in (running.worker, running.beat)}
+    children = {pid: psutil.Process(pid) for pid in (running.worker, running.beat, running.web)}
+    until(lambda: "Listening at" in running.said, "pages")
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/health", timeout=10) as answer:
+        assert json.load(answer)["status"] == "ok"
+    assert re.search(r"^web    \| .*/sign-in\?link=axl_", running.said, re.MULTILINE)
     assert all(os.getpgid(pid) == pid for pid in children), "Ctrl-C at the terminal must reach dev alone"
 
     assert running.end(with_signal) == 0

@@ -325,6 +325,12 @@ def jot(name: str, number: int) -> int:
     return number
 
 
+@ordinary(name="e2e.written")
+def written(name: str, count: int) -> list[int]:
+    """An ordinary task of so many pages, which a test names in ``axme_tasks``."""
+    return [page(name, number) for number in range(1, count + 1)]
+
+
 @ordinary(name="e2e.fails")
 def fails(message: str) -> None:
     raise OutOfPaper(message)

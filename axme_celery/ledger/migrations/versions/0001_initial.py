@@ -16,6 +16,9 @@ REWRITTEN = {"autovacuum_vacuum_scale_factor": 0.02}
 def upgrade() -> None:
     """Make every table and give the ledger its id."""
     _ledger()
+    _hooks()
+    _http()
+    _keys()
     _tracker()
     meta = sa.table("axme_meta", sa.column("key", sa.String), sa.column("value", sa.Text))
     op.bulk_insert(meta, [{"key": "ledger_id", "value": uuid.uuid4().hex}])
@@ -45,6 +48,12 @@ def _ledger() -> None:
         sa.Column("tags", sa.Text(), nullable=False),
         sa.Column("parent_wait_id", sa.String(36)),
         sa.Column("replay_of", sa.String(36)),
+        sa.Column("owner", sa.String(255)),
+        sa.Column("from_agent", sa.String(383)),
+        sa.Column("to_agent", sa.String(383)),
+        sa.Column("handler", sa.String(383)),
+        sa.Column("terms", sa.Text()),
+        sa.Column("trace", sa.Text()),
         sa.Column("head_hash", sa.String(66), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("key"),
@@ -53,6 +62,8 @@ def _ledger() -> None:
     op.create_index("axme_intents_by_age", "axme_intents", ["created_at", "id"])
     op.create_index("axme_intents_by_status", "axme_intents", ["status", "created_at", "id"])
     op.create_index("axme_intents_by_type", "axme_intents", ["type", "created_at", "id"])
+    _index("axme_intents_by_owner", "axme_intents", ["owner", "created_at", "id"], where="owner IS NOT NULL")
+    _index("axme_intents_by_agent", "axme_intents", ["to_agent", "created_at", "id"], where="to_agent IS NOT NULL")
     _index("axme_intents_deadline", "axme_intents", ["deadline_at"], where="ended_at IS NULL")
     _index("axme_intents_ended", "axme_intents", ["ended_at"], where="ended_at IS NOT NULL")
     op.create_table(
@@ -125,10 +136,15 @@ def _ledger() -> None:
         sa.Column("reminders", sa.Integer(), nullable=False),
         sa.Column("escalate_at", sa.DateTime(timezone=True)),
         sa.Column("escalated_at", sa.DateTime(timezone=True)),
+        sa.Column("escalations", sa.Integer(), nullable=False),
+        sa.Column("fell_back_at", sa.DateTime(timezone=True)),
         sa.Column("heartbeat_at", sa.DateTime(timezone=True)),
         sa.Column("poll_at", sa.DateTime(timezone=True)),
         sa.Column("due_at", sa.DateTime(timezone=True)),
         sa.Column("votes", sa.Text(), nullable=False),
+        sa.Column("delegations", sa.Text(), nullable=False),
+        sa.Column("wanted_at", sa.DateTime(timezone=True)),
+        sa.Column("payload_hash", sa.String(64)),
         sa.Column("outcome", sa.String(255)),
         sa.Column("answered_by", sa.String(255)),
         sa.Column("comment", sa.Text()),
@@ -214,6 +230,158 @@ def _ledger() -> None:
         sa.Column("key", sa.String(64), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("key"),
+    )
+
+
+def _hooks() -> None:
+    op.create_table(
+        "axme_subscriptions",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("owner", sa.String(255)),
+        sa.Column("kind", sa.String(16), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("event_types", sa.Text(), nullable=False),
+        sa.Column("secret", sa.Text(), nullable=False),
+        sa.Column("old_secret", sa.Text()),
+        sa.Column("old_secret_until", sa.DateTime(timezone=True)),
+        sa.Column("thin", sa.Boolean(), nullable=False),
+        sa.Column("description", sa.String(255)),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("revoked_at", sa.DateTime(timezone=True)),
+        sa.Column("disabled_at", sa.DateTime(timezone=True)),
+        sa.Column("disabled_reason", sa.Text()),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("rests_until", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("id"),
+        postgresql_with=REWRITTEN,
+    )
+    live = "revoked_at IS NULL AND kind = 'subscription'"
+    _index("axme_subscriptions_live", "axme_subscriptions", ["id"], where=live)
+    op.create_table(
+        "axme_hook_events",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("type", sa.String(128), nullable=False),
+        sa.Column("owner", sa.String(255)),
+        sa.Column("intent_id", sa.String(36)),
+        sa.Column("seq", sa.Integer()),
+        sa.Column("source", sa.String(100), nullable=False),
+        sa.Column("data", sa.Text(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("axme_hook_events_by_intent", "axme_hook_events", ["intent_id"])
+    op.create_index("axme_hook_events_by_age", "axme_hook_events", ["at", "id"])
+    op.create_table(
+        "axme_hook_deliveries",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("event_id", sa.String(36), nullable=False),
+        sa.Column("subscription_id", sa.String(36), nullable=False),
+        sa.Column("intent_id", sa.String(36)),
+        sa.Column("type", sa.String(128), nullable=False),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("tries", sa.Text(), nullable=False),
+        sa.Column("next_at", sa.DateTime(timezone=True)),
+        sa.Column("held_until", sa.DateTime(timezone=True)),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ended_at", sa.DateTime(timezone=True)),
+        sa.Column("last_error", sa.Text()),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("event_id", "subscription_id"),
+        postgresql_with=REWRITTEN,
+    )
+    pending = "status = 'PENDING'"
+    _index("axme_hook_deliveries_due", "axme_hook_deliveries", ["subscription_id", "next_at"], where=pending)
+    op.create_index("axme_hook_deliveries_by_age", "axme_hook_deliveries", ["created_at", "id"])
+    op.create_index("axme_hook_deliveries_by_intent", "axme_hook_deliveries", ["intent_id"])
+    op.create_table(
+        "axme_schemas",
+        sa.Column("owner", sa.String(255), nullable=False),
+        sa.Column("semantic_type", sa.String(255), nullable=False),
+        sa.Column("schema_json", sa.Text(), nullable=False),
+        sa.Column("schema_hash", sa.String(64), nullable=False),
+        sa.Column("schema_ref", sa.String(600), nullable=False),
+        sa.Column("compatibility_mode", sa.String(16), nullable=False),
+        sa.Column("active", sa.Boolean(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("owner", "semantic_type"),
+    )
+
+
+def _http() -> None:
+    op.create_table(
+        "axme_agents",
+        sa.Column("address", sa.String(383), nullable=False),
+        sa.Column("owner", sa.String(255)),
+        sa.Column("display_name", sa.String(255)),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("delivery_mode", sa.String(16), nullable=False),
+        sa.Column("callback_url", sa.Text()),
+        sa.Column("cursor", sa.Integer(), nullable=False),
+        sa.Column("send", sa.Text(), nullable=False),
+        sa.Column("receive", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("address"),
+    )
+    op.create_index("axme_agents_by_owner", "axme_agents", ["owner"])
+    op.create_table(
+        "axme_offers",
+        sa.Column("agent", sa.String(383), nullable=False),
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("intent_id", sa.String(36), nullable=False),
+        sa.Column("leg_id", sa.String(255), nullable=False),
+        sa.Column("run", sa.Integer(), nullable=False),
+        sa.Column("status", sa.String(8), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("agent", "seq"),
+    )
+    op.create_index("axme_offers_once", "axme_offers", ["leg_id", "run"], unique=True)
+    op.create_index("axme_offers_by_intent", "axme_offers", ["intent_id"])
+    _index("axme_offers_open", "axme_offers", ["agent", "seq"], where="status = 'OPEN'")
+    op.create_table(
+        "axme_requests",
+        sa.Column("id", sa.String(64), nullable=False),
+        sa.Column("body_hash", sa.String(64), nullable=False),
+        sa.Column("status", sa.Integer()),
+        sa.Column("answer", sa.Text()),
+        sa.Column("held_until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("axme_requests_by_age", "axme_requests", ["at"])
+    op.create_table(
+        "axme_messages",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("intent_id", sa.String(36), nullable=False),
+        sa.Column("event_type", sa.String(64), nullable=False),
+        sa.Column("actor", sa.String(255)),
+        sa.Column("details", sa.Text(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("axme_messages_by_intent", "axme_messages", ["intent_id", "id"])
+
+
+def _keys() -> None:
+    op.create_table(
+        "axme_keys",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("hash", sa.String(64), nullable=False),
+        sa.Column("role", sa.String(16), nullable=False),
+        sa.Column("groups", sa.Text(), nullable=False),
+        sa.Column("owner", sa.String(255)),
+        sa.Column("agent", sa.String(255)),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True)),
+        sa.Column("revoked_at", sa.DateTime(timezone=True)),
+        sa.Column("last_used_at", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("hash"),
     )
 
 

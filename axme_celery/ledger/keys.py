@@ -1,0 +1,66 @@
+"""Keys as the ledger keeps them: by the hash of their secret."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, select
+
+from ..who import Key
+from . import tables as t
+from .access import Access
+from .rows import columns, to_record, to_row
+from .write import Sheet
+
+
+class KeyShelf:
+    """The keys of a ledger; one of its parts."""
+
+    def __init__(self, access: Access, is_sqlite: bool) -> None:
+        self._access = access
+        self._is_sqlite = is_sqlite
+
+    def put_key(self, key: Key) -> None:
+        """Keep a new one."""
+        sheet = Sheet(self._is_sqlite)
+        sheet.insert_new(t.keys, to_row(key))
+        self._access.write(sheet.write, durable=True)
+
+    def key(self, key_id: str) -> Key | None:
+        return self._one(t.keys.c.id == key_id)
+
+    def key_by_hash(self, hash: str) -> Key | None:
+        return self._one(t.keys.c.hash == hash)
+
+    def keys(self) -> list[Key]:
+        """All, newest first."""
+        query = select(*columns(Key)).order_by(t.keys.c.id.desc())
+        return self._access.ask(lambda c: [to_record(Key, row) for row in c.execute(query).mappings()])
+
+    def touch_key(self, key_id: str, at: datetime, *, unused: bool = False) -> bool:
+        """Write down its use. ``unused``: only the first use counts; whether this was it."""
+        values = {"last_used_at": at}
+        if not unused:
+            sheet = Sheet(self._is_sqlite)
+            sheet.update(t.keys, values, {"id": key_id})
+            self._access.write(sheet.write, durable=False)
+            return True
+        statement = t.keys.update().where(t.keys.c.id == key_id, t.keys.c.last_used_at.is_(None)).values(values)
+        with self._access.transaction() as connection:
+            first = connection.execute(statement).rowcount == 1
+            connection.commit()
+        return first
+
+    def revoke_key(self, key_id: str, at: datetime) -> None:
+        sheet = Sheet(self._is_sqlite)
+        sheet.update(t.keys, {"revoked_at": at}, {"id": key_id})
+        self._access.write(sheet.write, durable=True)
+
+    def _one(self, where: ColumnElement[bool]) -> Key | None:
+        query = select(*columns(Key)).where(where)
+
+        def ask(c: Connection) -> Key | None:
+            row = c.execute(query).mappings().first()
+            return None if row is None else to_record(Key, row)
+
+        return self._access.ask(ask)

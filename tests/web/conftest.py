@@ -1,0 +1,66 @@
+"""Fixtures of the web door: a project on a stage, its pages, and people to open them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from celery import Celery
+from flask import Flask
+from flask.testing import FlaskClient
+
+from axme_celery import Axme, keys
+from axme_celery.testing import Stage
+from axme_celery.web import create_app
+from tests.doors.project import make_app
+
+SECRET = "a secret of more than thirty-two characters"
+PAGE = {"Accept": "text/html"}
+
+
+@pytest.fixture
+def app() -> Celery:
+    """The small project, with a broker nobody can reach."""
+    return make_app(broker_url="amqp://127.0.0.1:1", result_backend="redis://127.0.0.1:1")
+
+
+@pytest.fixture
+def axme(app: Celery) -> Axme:
+    return app.axme
+
+
+@pytest.fixture
+def web(stage: Stage) -> Flask:
+    """The pages of what is on the stage."""
+    return create_app(stage.axme, secret_key=SECRET)
+
+
+@pytest.fixture
+def make_key(stage: Stage) -> Callable[..., str]:
+    """``make_key("ana", role="approver", groups=["analysts"])``: a key's secret."""
+    return lambda name, **more: keys.create(stage.axme.runtime, name=name, **more)[1]
+
+
+@pytest.fixture
+def sign_in(web: Flask, make_key: Callable[..., str]) -> Callable[..., FlaskClient]:
+    """``sign_in("ana", role=...)``: a browser without JavaScript in which they are signed in."""
+
+    def enter(name: str, **more: Any) -> FlaskClient:
+        client = web.test_client()
+        answer = post(client, "/sign-in", {"secret": make_key(name, **more)}, page="/sign-in")
+        assert answer.status_code == 303, answer.text
+        return client
+
+    return enter
+
+
+def token_in(text: str) -> str:
+    """The token against forged requests in a page."""
+    return text.partition('name="csrf_token" value="')[2].partition('"')[0]
+
+
+def post(client: FlaskClient, path: str, fields: dict[str, Any], *, page: str) -> Any:
+    """Send a form as the page has it: with its token."""
+    token = token_in(client.get(page, headers=PAGE).text)
+    return client.post(path, data={"csrf_token": token, **fields}, headers=PAGE)
