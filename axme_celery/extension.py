@@ -23,6 +23,7 @@ from celery.exceptions import WorkerLostError
 from . import agents, answer, beat, codec, failure, forms, notifiers, outbound, signals, submit, work
 from .bindings import Bindings
 from .calls import Calls
+from .chords import Chords
 from .config import Settings
 from .cron import next_moment
 from .durations import Duration, moment, seconds
@@ -342,6 +343,7 @@ class Axme(People):
             lease_age_seconds=self.worker.lease_age_seconds,
             read_work=self.read_work,
             sleep=time.sleep,
+            keep_chords=Chords(self.app).keep,
             worker_name=lambda: f"{socket.gethostname()}:{os.getpid()}",
         )
 
