@@ -149,6 +149,9 @@ class Ledger(Protocol):
         """Of these leases (or of all, when None) the ones whose leg is RUNNING that very run."""
 
     def unstarted_legs(self, until: datetime, limit: int) -> list[Leg]: ...
+    def legs_in_chords(self, after: str | None, limit: int) -> list[Leg]:
+        """Legs that have not ended and that a chord of Celery's own waits for."""
+
     def unmatched_early_answers(self, limit: int) -> list[EarlyAnswer]: ...
     def prunable(self, ended_before: datetime, limit: int) -> list[Intent]: ...
     def count_prunable(self, ended_before: datetime) -> int: ...
@@ -264,6 +267,8 @@ class Runtime:
     read_work: Callable[[Any], Work]
     #: Sleep, for retries inside a step.
     sleep: Callable[[float], None]
+    #: Keep Celery's own chords from being forgotten while they wait for these legs; how many chords. Raises nothing.
+    keep_chords: Callable[[Sequence[Leg]], int]
     #: Kept in a leg's ``worker``: "host:pid".
     worker_name: Callable[[], str]
 

@@ -274,6 +274,9 @@ class SqlLedger(KeyShelf, Views):
     def unstarted_legs(self, until: datetime, limit: int) -> list[Leg]:
         return self._access.ask(lambda c: read.unstarted_legs(c, until, limit))
 
+    def legs_in_chords(self, after: str | None, limit: int) -> list[Leg]:
+        return self._access.ask(lambda c: read.legs_in_chords(c, after, limit))
+
     def prunable(self, ended_before: datetime, limit: int) -> list[Intent]:
         return self._access.ask(lambda c: read.prunable(c, ended_before, limit))
 
