@@ -128,6 +128,7 @@ def new_leg(work: Work, intent_id: str, now: datetime) -> Leg:
         max_attempts=work.max_attempts,
         on_drift=work.on_drift,
         created_at=now,
+        in_chord=work.in_chord,
     )
 
 

@@ -38,6 +38,7 @@ from .begin import Submission
 from .bindings import Bindings
 from .calls import Calls
 from .canvas import Reader
+from .chords import Chords
 from .config import Settings
 from .cron import next_moment
 from .durations import Duration, moment, seconds
@@ -369,6 +370,7 @@ class Axme(People):
             read_work=self.read_canvas,
             open_node=self._open_node,
             sleep=time.sleep,
+            keep_chords=Chords(self.app).keep,
             worker_name=lambda: f"{socket.gethostname()}:{os.getpid()}",
         )
 

@@ -24,7 +24,6 @@ _INBOX = {
     "intent.human_task_assigned": "inbox.thread_created",
     "intent.reminder": "inbox.thread_updated",
     "intent.escalated": "inbox.thread_updated",
-    "intent.wait_opened": "inbox.thread_updated",
     "intent.wait_closed": "inbox.thread_updated",
 }
 _ENDS = frozenset({"intent.completed", "intent.failed", "intent.canceled", "intent.timed_out"})

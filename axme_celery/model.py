@@ -192,6 +192,8 @@ class Leg:
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    #: True when a chord of Celery's own, not of a plan, waits for it.
+    in_chord: bool = False
     #: Where in the canvas it was compiled from: "1.header[3]"; "" when it is the whole work.
     node: str = ""
     #: Its place among the legs of its intent.
@@ -443,6 +445,8 @@ class Work:
     on_drift: str = "park"
     #: The intent's type: the task's name unless the task says otherwise.
     type: str = ""
+    #: True when a chord of Celery's own waits for it.
+    in_chord: bool = False
     #: URL told of the intent's end, unless the submitter names one.
     notify: str | None = None
     #: A pipeline's legs and joins; the fields above are then those of its first task.

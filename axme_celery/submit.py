@@ -250,7 +250,7 @@ def _repeat(rt: Runtime, old: Intent, *, before: str | None, by: str | None, let
     )  # fmt: skip
     new = Leg(
         id=leg_id, intent_id=intent_id, task=leg.task, signature=signature, max_attempts=leg.max_attempts,
-        on_drift=leg.on_drift, created_at=on.now,
+        on_drift=leg.on_drift, created_at=on.now, in_chord=leg.in_chord,
     )  # fmt: skip
     change = lifecycle.repeat(intent, new, checkpoints, waits, upto=position, on=on)
     change = replace(change, closes=tuple((x.id, "REPLAYED", intent_id, by) for x in letters))
