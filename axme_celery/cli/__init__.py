@@ -39,6 +39,7 @@ VERBS = {
     "approve": ".answers:approve",
     "reject": ".answers:reject",
     "complete-tool": ".answers:complete_tool",
+    "scenarios": ".scenarios:scenarios",
     "dead-letters": ".dead_letters:dead_letters",
     "webhooks": ".webhooks:webhooks",
     "deliveries": ".webhooks:deliveries",
