@@ -200,6 +200,7 @@ def _new(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> Change:
         from_agent=submission.from_agent,
         to_agent=submission.to_agent or (work.task if is_address(work.task) else None),
         terms=submission.terms,
+        threaded=submission.reply_to is not None or submission.to_agent is not None or is_address(work.task),
         trace=submission.trace,
     )
     change = lifecycle.submit(intent, new_leg(work, intent.id, on.now), start_at=work.start_at, on=on)

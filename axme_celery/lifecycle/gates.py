@@ -46,7 +46,8 @@ def after_gate(intent: Intent, leg: Leg, was: Wait, closed: Wait, *, on: Occasio
 
     A no, or no answer, fails the intent. A yes ends it too where nobody else was asked for (``then`` is "complete").
     """
-    said_yes = closed.status is WaitStatus.ANSWERED and closed.outcome == closed.request["outcomes"][0]
+    refusals = closed.request.get("refusals", closed.request["outcomes"][1:])
+    said_yes = closed.status is WaitStatus.ANSWERED and closed.outcome not in refusals
     if said_yes and closed.request.get("then") != "complete":
         return None
     story = Story(intent, on.now)
