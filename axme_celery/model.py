@@ -191,6 +191,8 @@ class Leg:
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    #: True when a chord of Celery's own, not of a plan, waits for it.
+    in_chord: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,6 +243,10 @@ class Wait:
     reminders: int = 0
     escalate_at: datetime | None = None
     escalated_at: datetime | None = None
+    #: Rungs of the ladder that have been climbed.
+    escalations: int = 0
+    #: When the fallback was asked, the first timeout having passed.
+    fell_back_at: datetime | None = None
     #: TOOL: silent until then is dead.
     heartbeat_at: datetime | None = None
     #: TOOL: next time to ask.
@@ -398,6 +404,8 @@ class Work:
     on_drift: str = "park"
     #: The intent's type: the task's name unless the task says otherwise.
     type: str = ""
+    #: True when a chord of Celery's own waits for it.
+    in_chord: bool = False
     #: URL told of the intent's end, unless the submitter names one.
     notify: str | None = None
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
+from ...asking import OUTCOMES, question
 from ...errors import BadInput
-from ...forms import check_schema
 from ...model import JsonDict, Wait
 from ...submit import Gate
 from ...texts import assignees
-from ...wait import OUTCOMES
 from ...who import Actor
+from ..house import house
 from .requests import Fields
 
 #: Task types of the published schema that are no kinds of their own here: whose outcomes they have.
@@ -20,7 +20,6 @@ _LIKE = {
 }  # fmt: skip
 _YES = frozenset({"approved", "confirmed", "override_approved", "assigned", "submitted", "provided", "completed"})
 _NO = frozenset({"rejected", "denied", "declined", "failed", "changes_requested", "override_rejected"})
-_NEED_COMMENT = frozenset({"clarification", "override"})
 _OUTCOME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_ -]{0,63}")
 _NOT_AN_ASSIGNEE = re.compile(r"[^A-Za-z0-9._%+@:/-]")
 
@@ -32,43 +31,37 @@ def gate(actor: Actor, kind: str, given: JsonDict, terms: JsonDict, *, known: bo
     """
     fields = Fields(given, "human_task.")
     task_type = fields.line("task_type", longest=64) or "approval"
-    if task_type not in OUTCOMES and task_type not in _LIKE:
+    like = _LIKE.get(task_type, task_type)
+    if like not in OUTCOMES:
         raise BadInput(f"human_task.task_type is one of {', '.join([*OUTCOMES, *_LIKE])}")
-    outcomes = fields.lines("allowed_outcomes", longest=64) or list(OUTCOMES[_LIKE.get(task_type, task_type)])
+    outcomes = fields.lines("allowed_outcomes", longest=64) or list(OUTCOMES[like])
     if len(set(outcomes)) != len(outcomes) or not all(_OUTCOME.fullmatch(each) for each in outcomes):
         raise BadInput("human_task.allowed_outcomes are different words of letters, digits, _ and -")
-    form = fields.object("form_schema") or fields.object("form")
-    request: JsonDict = {
+    every = terms.get("remind_interval_seconds") or terms.get("remind_after_seconds")
+    description = fields.text("description", longest=2000)
+    asked = question(
+        house().rt,
+        fields.line("title", longest=255) or kind,
+        to=_who(actor, fields),
+        type=like,
+        context={"description": description} if description else None,
+        form=fields.object("form_schema") or fields.object("form"),
+        remind_every=every,
+        max_reminders=min(100, terms.get("max_reminders", 3)),
+        escalate_to=terms.get("escalate_to"),
+        # With reminders the last one escalates; without, there is no other moment for it than at once.
+        escalate_after=1 if terms.get("escalate_to") and every is None else None,
+        require_comment=fields.flag("required_comment", False),
+    )
+    request = {
+        **asked.request,
         "task_type": task_type,
         "outcomes": sorted(outcomes, key=lambda each: each not in _YES),  # the first one is the one that says yes
         "refusals": [each for each in outcomes if each in _NO],
-        "on_timeout": "fail",
-        "quorum": 1,
-        "require_comment": fields.flag("required_comment", False) or task_type in _NEED_COMMENT,
         "evidence_required": fields.flag("evidence_required", False),
-        "http": True,
+        **({} if known else {"then": "complete"}),
     }
-    description = fields.text("description", longest=2000)
-    if description:
-        request["context"] = {"description": description}
-    if form is not None:
-        request["form"] = check_schema(form)
-    if not known:
-        request["then"] = "complete"
-    every = terms.get("remind_interval_seconds") or terms.get("remind_after_seconds")
-    first = terms.get("remind_after_seconds") or every
-    if every is not None:
-        request |= {"remind_every_seconds": every, "max_reminders": terms.get("max_reminders", 3)}
-    if terms.get("escalate_to"):
-        request["escalate_to"] = list(assignees(terms["escalate_to"], "escalate_to"))
-    return Gate(
-        title=fields.line("title", longest=255) or kind,
-        to=_who(actor, fields),
-        request=request,
-        remind_seconds=first,
-        # With reminders the last one escalates; without, there is no other moment for it than at once.
-        escalate_seconds=1.0 if terms.get("escalate_to") and every is None else None,
-    )
+    return Gate(title=asked.title, to=asked.to, request=request, remind_seconds=terms.get("remind_after_seconds"))
 
 
 def _who(actor: Actor, fields: Fields) -> tuple[str, ...]:
