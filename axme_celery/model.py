@@ -192,6 +192,8 @@ class Leg:
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    #: True when a chord of Celery's own, not of a plan, waits for it.
+    in_chord: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -415,6 +417,8 @@ class Work:
     on_drift: str = "park"
     #: The intent's type: the task's name unless the task says otherwise.
     type: str = ""
+    #: True when a chord of Celery's own waits for it.
+    in_chord: bool = False
     #: URL told of the intent's end, unless the submitter names one.
     notify: str | None = None
 

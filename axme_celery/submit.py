@@ -232,6 +232,7 @@ def new_leg(work: Work, intent_id: str, now: datetime) -> Leg:
         max_attempts=work.max_attempts,
         on_drift=work.on_drift,
         created_at=now,
+        in_chord=work.in_chord,
     )
 
 
@@ -270,7 +271,8 @@ def replay(rt: Runtime, id: str, *, by: str | None) -> Intent:
     if letter is not None and letter.kind == "delivery":
         raise BadInput(
             f"dead letter {id} is of a delivery that could not be sent ({letter.code}), not of work that could not go on; "
-            f"discard it, or replay its intent {letter.intent_id} by that id if it has failed too"
+            f"send it again with `deliveries redeliver` if it is a webhook, or discard it; "
+            f"replay its intent {letter.intent_id} by that id if it has failed too"
         )
     intent = _known(rt, letter.intent_id if letter is not None else id)
     if intent.status is Status.COMPLETED:
@@ -351,7 +353,7 @@ def _repeat(rt: Runtime, old: Intent, *, before: str | None, by: str | None, let
     )  # fmt: skip
     new = Leg(
         id=leg_id, intent_id=intent_id, task=leg.task, signature=signature, max_attempts=leg.max_attempts,
-        on_drift=leg.on_drift, created_at=on.now,
+        on_drift=leg.on_drift, created_at=on.now, in_chord=leg.in_chord,
     )  # fmt: skip
     change = lifecycle.repeat(intent, new, checkpoints, waits, upto=position, on=on)
     change = replace(change, closes=tuple((x.id, "REPLAYED", intent_id, by) for x in letters))

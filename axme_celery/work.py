@@ -16,6 +16,7 @@ from celery.canvas import Signature
 from celery.utils.abstract import CallableSignature
 from kombu.utils.uuid import uuid
 
+from . import chords
 from .codec import canonical_hash
 from .config import Settings
 from .durations import moment, seconds
@@ -89,6 +90,7 @@ def read_work(app: Celery, codec: Codec, settings: Settings, now: datetime, give
         on_drift=getattr(task, "axme_on_drift", "park"),
         type=getattr(task, "axme_type", None) or name,
         notify=getattr(task, "axme_notify", None),
+        in_chord=bool(chords.groups_of(whole)),
     )
 
 

@@ -238,6 +238,14 @@ def unstarted_legs(c: Connection, until: datetime, limit: int) -> list[Leg]:
     return _all(c, Leg, query)
 
 
+def legs_in_chords(c: Connection, after: str | None, limit: int) -> list[Leg]:
+    """Legs that have not ended and that a chord of Celery's own waits for, by id from ``after`` on."""
+    query = select(*columns(Leg)).where(t.legs.c.in_chord, t.legs.c.ended_at.is_(None))
+    if after is not None:
+        query = query.where(t.legs.c.id > after)
+    return _all(c, Leg, query.order_by(t.legs.c.id).limit(limit))
+
+
 def prunable(c: Connection, ended_before: datetime, limit: int) -> list[Intent]:
     """Intents that ended long ago and still have nothing to send and no open dead letter."""
     query = select(*columns(Intent)).where(_may_go(ended_before)).order_by(t.intents.c.ended_at).limit(limit)

@@ -150,12 +150,15 @@ legs = Table(
     Column("created_at", Moment, nullable=False),
     Column("started_at", Moment),
     Column("ended_at", Moment),
+    Column("in_chord", Boolean, nullable=False),
     postgresql_with=_REWRITTEN,
 )
 Index("axme_legs_by_intent", legs.c.intent_id)
 _RUNNING, _QUEUED = text("status = 'RUNNING'"), text("status = 'QUEUED'")
 Index("axme_legs_running", legs.c.id, postgresql_where=_RUNNING, sqlite_where=_RUNNING)
 Index("axme_legs_queued", legs.c.due_at, postgresql_where=_QUEUED, sqlite_where=_QUEUED)
+_COUNTED_BY_CELERY = text("in_chord AND ended_at IS NULL")
+Index("axme_legs_in_chord", legs.c.id, postgresql_where=_COUNTED_BY_CELERY, sqlite_where=_COUNTED_BY_CELERY)
 
 checkpoints = Table(
     "axme_checkpoints",

@@ -97,10 +97,12 @@ def _ledger() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True)),
         sa.Column("ended_at", sa.DateTime(timezone=True)),
+        sa.Column("in_chord", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         postgresql_with=REWRITTEN,
     )
     op.create_index("axme_legs_by_intent", "axme_legs", ["intent_id"])
+    _index("axme_legs_in_chord", "axme_legs", ["id"], where="in_chord AND ended_at IS NULL")
     _index("axme_legs_queued", "axme_legs", ["due_at"], where="status = 'QUEUED'")
     _index("axme_legs_running", "axme_legs", ["id"], where="status = 'RUNNING'")
     op.create_table(
