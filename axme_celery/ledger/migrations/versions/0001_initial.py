@@ -16,6 +16,7 @@ REWRITTEN = {"autovacuum_vacuum_scale_factor": 0.02}
 def upgrade() -> None:
     """Make every table and give the ledger its id."""
     _ledger()
+    _people()
     _hooks()
     _http()
     _keys()
@@ -162,13 +163,6 @@ def _ledger() -> None:
     _index("axme_waits_due", "axme_waits", ["due_at"], where="status = 'OPEN'")
     _index("axme_waits_inbox", "axme_waits", ["opened_at", "id"], where="status = 'OPEN' AND kind = 'HUMAN'")
     op.create_index("axme_waits_once", "axme_waits", ["leg_id", "name", "nth"], unique=True)
-    op.create_table(
-        "axme_wait_owners",
-        sa.Column("owner", sa.String(255), nullable=False),
-        sa.Column("wait_id", sa.String(36), nullable=False),
-        sa.PrimaryKeyConstraint("owner", "wait_id"),
-    )
-    op.create_index("axme_wait_owners_by_wait", "axme_wait_owners", ["wait_id"])
     op.create_table(
         "axme_events",
         sa.Column("intent_id", sa.String(36), nullable=False),
@@ -387,6 +381,47 @@ def _keys() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("hash"),
     )
+
+
+def _people() -> None:
+    op.create_table(
+        "axme_wait_owners",
+        sa.Column("owner", sa.String(255), nullable=False),
+        sa.Column("wait_id", sa.String(36), nullable=False),
+        sa.Column("task_type", sa.String(32)),
+        sa.Column("wanted_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("owner", "wait_id"),
+    )
+    op.create_index("axme_wait_owners_by_wait", "axme_wait_owners", ["wait_id"])
+    _index("axme_wait_owners_wanted", "axme_wait_owners", ["owner", "wanted_at", "wait_id"], where="closed_at IS NULL")
+    _index("axme_wait_owners_opened", "axme_wait_owners", ["owner", "wait_id"], where="closed_at IS NULL")
+    _index(
+        "axme_wait_owners_closed", "axme_wait_owners", ["owner", "closed_at", "wait_id"], where="closed_at IS NOT NULL"
+    )
+    op.create_table(
+        "axme_wait_barred",
+        sa.Column("wait_id", sa.String(36), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("personal", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("wait_id", "name"),
+    )
+    op.create_table(
+        "axme_links",
+        sa.Column("hash", sa.String(64), nullable=False),
+        sa.Column("wait_id", sa.String(36), nullable=False),
+        sa.Column("intent_id", sa.String(36), nullable=False),
+        sa.Column("recipient", sa.String(255), nullable=False),
+        sa.Column("purpose", sa.String(8), nullable=False),
+        sa.Column("outcomes", sa.Text(), nullable=False),
+        sa.Column("state", sa.String(8), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("hash"),
+    )
+    op.create_index("axme_links_by_wait", "axme_links", ["wait_id"])
+    op.create_index("axme_links_by_intent", "axme_links", ["intent_id"])
 
 
 def _tracker() -> None:
