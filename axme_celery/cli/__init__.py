@@ -100,7 +100,7 @@ def exit_code(refusal: Exception) -> int:
             return 4
         case (
             errors.WaitClosed()
-            | errors.ShownChanged()
+            | errors.ShownChanged() | errors.LinkInvalid()
             | errors.IntentEnded()
             | errors.KeyConflict()
             | errors.StaleChange()
