@@ -149,6 +149,8 @@ class Intent:
     handler: str | None = None
     #: What was asked besides the work: human task, reminders, controls, policy and its generation.
     terms: JsonDict | None = None
+    #: True where people or agents write about it to each other: it is a thread of their inboxes.
+    threaded: bool = False
     #: W3C trace context it was submitted in: {"traceparent", "tracestate"}.
     trace: JsonDict | None = None
     #: Hash of the last event: the head of the audit chain.

@@ -1,5 +1,6 @@
 """The public names, and where each lives. axme_celery itself offers them, and loads them when first asked."""
 
+from .callbacks import callback_url
 from .context import current_intent, progress
 from .errors import (
     AgentFailed,
@@ -71,6 +72,7 @@ __all__ = [
     "UnsupportedWork",
     "WaitClosed",
     "WaitTimedOut",
+    "callback_url",
     "current_intent",
     "current_step",
     "progress",

@@ -97,6 +97,7 @@ intents = Table(
     Column("to_agent", String(383)),
     Column("handler", String(383)),
     Column("terms", JsonText),
+    Column("threaded", Boolean, nullable=False),
     Column("trace", JsonText),
     Column("head_hash", String(66), nullable=False),
     postgresql_with=_REWRITTEN,
@@ -114,6 +115,10 @@ Index(
     "axme_intents_by_agent", intents.c.to_agent, intents.c.created_at, intents.c.id,
     postgresql_where=_SENT, sqlite_where=_SENT,
 )  # fmt: skip
+_THREADED = text("threaded")
+Index(
+    "axme_intents_threads", intents.c.updated_at, intents.c.id, postgresql_where=_THREADED, sqlite_where=_THREADED
+)
 Index("axme_intents_deadline", intents.c.deadline_at, postgresql_where=_OPEN_INTENT, sqlite_where=_OPEN_INTENT)
 Index("axme_intents_ended", intents.c.ended_at, postgresql_where=_ENDED_INTENT, sqlite_where=_ENDED_INTENT)
 

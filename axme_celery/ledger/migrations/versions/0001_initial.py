@@ -54,6 +54,7 @@ def _ledger() -> None:
         sa.Column("to_agent", sa.String(383)),
         sa.Column("handler", sa.String(383)),
         sa.Column("terms", sa.Text()),
+        sa.Column("threaded", sa.Boolean(), nullable=False),
         sa.Column("trace", sa.Text()),
         sa.Column("head_hash", sa.String(66), nullable=False),
         sa.PrimaryKeyConstraint("id"),
@@ -65,6 +66,7 @@ def _ledger() -> None:
     op.create_index("axme_intents_by_type", "axme_intents", ["type", "created_at", "id"])
     _index("axme_intents_by_owner", "axme_intents", ["owner", "created_at", "id"], where="owner IS NOT NULL")
     _index("axme_intents_by_agent", "axme_intents", ["to_agent", "created_at", "id"], where="to_agent IS NOT NULL")
+    _index("axme_intents_threads", "axme_intents", ["updated_at", "id"], where="threaded")
     _index("axme_intents_deadline", "axme_intents", ["deadline_at"], where="ended_at IS NULL")
     _index("axme_intents_ended", "axme_intents", ["ended_at"], where="ended_at IS NOT NULL")
     op.create_table(
