@@ -290,7 +290,7 @@ def _desks(sheet: Sheet, was: Wait | None, wait: Wait) -> None:
 
 
 def _links(sheet: Sheet, changes: Sequence[Change], now: datetime) -> None:
-    """Links issued and used up; and those that lose their meaning with what the changes do to their waits."""
+    """Links issued and used up; and revoked, where the wait is no longer for their recipient."""
     for change in changes:
         for was, link in change.links:
             if was is None:
@@ -301,12 +301,8 @@ def _links(sheet: Sheet, changes: Sequence[Change], now: datetime) -> None:
                     "the link has been used, or is no longer good",
                 )  # fmt: skip
     for wait_was, wait in (pair for change in changes for pair in change.waits):
-        if wait.kind is not WaitKind.HUMAN or wait_was is None:
-            continue
-        if wait.status is not WaitStatus.OPEN:
-            closed = {"state": LinkState.CLOSED.value, "closed_at": now}
-            sheet.update(t.links, closed, {"wait_id": wait.id, "state": LinkState.OPEN.value})
-        for gone in sorted(set(wait_was.to) - set(wait.to)):
+        # Those to a wait that closes need no writing: nobody answers a closed wait.
+        for gone in sorted(set(wait_was.to) - set(wait.to)) if wait_was is not None else ():
             revoked = {"state": LinkState.REVOKED.value, "closed_at": now}
             for state in (LinkState.OPEN, LinkState.USED):
                 sheet.update(t.links, revoked, {"wait_id": wait.id, "recipient": gone, "state": state.value})
