@@ -56,9 +56,8 @@ class Gate:
     title: str
     to: tuple[str, ...]
     request: JsonDict
-    timeout_seconds: float | None = None
+    #: The first reminder, where it has a delay of its own.
     remind_seconds: float | None = None
-    escalate_seconds: float | None = None
 
 
 def new_intent(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> Change:
@@ -85,6 +84,7 @@ def new_intent(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> C
         from_agent=submission.from_agent,
         to_agent=submission.to_agent or (work.task if is_address(work.task) else None),
         terms=submission.terms,
+        threaded=submission.reply_to is not None or submission.to_agent is not None or is_address(work.task),
         trace=submission.trace,
     )
     if work.legs:
@@ -104,17 +104,15 @@ def _new_pipeline(rt: Runtime, intent: Intent, work: Work, on: lifecycle.Occasio
 
 def _gated(rt: Runtime, gate: Gate, change: Change, on: lifecycle.Occasion) -> Change:
     """The same intent, resting on a person's answer before its first leg."""
-
-    def after(span: float | None) -> datetime | None:
-        return None if span is None else on.now + timedelta(seconds=span)
-
     leg = change.legs[0][1]
-    wait = Wait(
-        id=rt.new_id(), intent_id=leg.intent_id, leg_id=leg.id, name=lifecycle.GATE, nth=1, position=-1, run=0,
-        kind=WaitKind.HUMAN, title=gate.title, request=gate.request, to=gate.to, opened_at=on.now,
-        timeout_at=after(gate.timeout_seconds), remind_at=after(gate.remind_seconds),
-        escalate_at=after(gate.escalate_seconds),
+    wait = lifecycle.with_moments(
+        Wait(
+            id=rt.new_id(), intent_id=leg.intent_id, leg_id=leg.id, name=lifecycle.GATE, nth=1, position=-1, run=0,
+            kind=WaitKind.HUMAN, title=gate.title, request=gate.request, to=gate.to, opened_at=on.now,
+        )
     )  # fmt: skip
+    if wait.remind_at is not None and gate.remind_seconds is not None:
+        wait = replace(wait, remind_at=on.now + timedelta(seconds=gate.remind_seconds))
     return lifecycle.gated(change, replace(wait, due_at=lifecycle.due(wait)), on=on)
 
 

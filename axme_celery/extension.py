@@ -22,6 +22,7 @@ from . import (
     agents,
     answer,
     beat,
+    callbacks,
     codec,
     foresee,
     forms,
@@ -30,6 +31,7 @@ from . import (
     results,
     signals,
     submit,
+    trace,
     waitcalls,
     work,
 )
@@ -248,6 +250,13 @@ class Axme(People):
         """A tool's report that its job is done or has failed. It may come before its wait opens, and may be repeated."""
         answer.complete_tool(self.runtime, tool, job_id, result, error)
 
+    def callback_url(self, tool: str, job_id: str) -> str:
+        """The address at which a tool reports this job, with the token for it; good before anybody waits.
+
+        Raises BadSetting without ``axme_base_url`` and ``axme_secret_key``.
+        """
+        return callbacks.url(self.settings, tool, job_id)
+
     def heartbeat_tool(self, tool: str, job_id: str, progress: float | None = None) -> None:
         """A tool's sign of life; ``progress`` is a share from 0 to 1."""
         answer.heartbeat_tool(self.runtime, tool, job_id, progress)
@@ -437,7 +446,7 @@ class Axme(People):
             )
         return Submission(
             work=self.read_canvas(work), key=key, type=type, payload=text, deadline_seconds=span, notify=notify,
-            requester=requester, correlation_id=correlation_id, tags=tuple(dict.fromkeys(tags)),
+            requester=requester, correlation_id=correlation_id, tags=tuple(dict.fromkeys(tags)), trace=trace.carried(),
         )  # fmt: skip
 
     # -- senders -----------------------------------------------------------------------

@@ -56,7 +56,8 @@ def _way(rt: Runtime, asked: JsonDict, given: Any, closed: Wait) -> tuple[str, A
         return (TIMED_OUT, value, None) if asked.get("on_timeout") == "detour" else ("", None, late)
     if closed.kind is WaitKind.HUMAN:
         decision = _decision(rt, closed, given)
-        if closed.outcome == closed.request["outcomes"][0] or asked.get("on_reject") == "continue":
+        refusals = closed.request.get("refusals", closed.request["outcomes"][1:])
+        if closed.outcome not in refusals or asked.get("on_reject") == "continue":
             return "", decision, None
         if asked.get("on_reject") == "detour":
             return REJECTED, decision, None

@@ -1,6 +1,7 @@
 """The public names, and where each lives. axme_celery itself offers them, and loads them when first asked."""
 
 from . import wait
+from .callbacks import callback_url
 from .context import current_intent, progress
 from .errors import (
     AgentFailed,
@@ -17,6 +18,7 @@ from .errors import (
     LedgerNotMigrated,
     LedgerUnavailable,
     LegInterrupt,
+    LinkInvalid,
     NotAllowed,
     NotFound,
     NotJson,
@@ -61,6 +63,7 @@ __all__ = [
     "LedgerNotMigrated",
     "LedgerUnavailable",
     "LegInterrupt",
+    "LinkInvalid",
     "NotAllowed",
     "NotFound",
     "NotJson",
@@ -75,6 +78,7 @@ __all__ = [
     "UnsupportedWork",
     "WaitClosed",
     "WaitTimedOut",
+    "callback_url",
     "current_intent",
     "current_step",
     "progress",

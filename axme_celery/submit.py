@@ -9,7 +9,9 @@ from typing import Any
 
 from . import lifecycle
 from .beats import announce, occasion
-from .begin import Submission, new_intent
+from .begin import Gate as Gate
+from .begin import Submission as Submission
+from .begin import new_intent
 from .errors import BadInput, IntentEnded, KeyConflict, LedgerUnavailable, NotFound, StaleChange
 from .model import (
     Change,

@@ -32,7 +32,7 @@ from .runs import (
 )
 from .shown import shown_hash
 from .turns import Fallout, Turn, join_too_large, pass_join, rest
-from .voters import REQUESTER, Refusal, barred, folded, may_answer, needs_comment, vote_of
+from .voters import REQUESTER, Refusal, barred, may_answer, needs_comment, vote_of
 from .waits import Finish, NodeEnd, answer, fire, heartbeat, open_wait, rest_again
 
 __all__ = [
@@ -59,7 +59,6 @@ __all__ = [
     "fail",
     "fail_from_outside",
     "fire",
-    "folded",
     "gated",
     "hand_back",
     "heartbeat",

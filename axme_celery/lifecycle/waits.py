@@ -92,6 +92,7 @@ def answer(
     data: str | None = None,
     names: Collection[str] | None = None,
     expected_hash: str | None = None,
+    via: str | None = None,
     finish: Finish = None,
     on: Occasion,
 ) -> Change:
@@ -100,6 +101,7 @@ def answer(
     outcome:       a person's choice; tools and agents answer with "completed" or "failed".
     names:         the person's id and groups; None where the caller vouches for them.
     expected_hash: of what the person was shown.
+    via:           how they proved who they are.
 
     Raises WaitClosed for a closed wait, NotAllowed for a person who may not or already did, ShownChanged.
     """
@@ -120,11 +122,11 @@ def answer(
             story = Story(record.intent, on.now)
             story.tell(
                 "intent.voted", actor=by, leg_id=wait.leg_id, wait_id=wait.id, outcome=outcome, comment=comment,
-                votes=agreeing, quorum=quorum, payload_hash=wait.payload_hash,
+                votes=agreeing, quorum=quorum, payload_hash=wait.payload_hash, via=via,
             )  # fmt: skip
             return story.change(waits=((record.wait, wait),))
     closed = closed_wait(wait, WaitStatus.ANSWERED, on.now, outcome=outcome, answered_by=by, comment=comment, data=data)
-    return _resume(record, closed, finish, at=on.now, on=on)
+    return _resume(record, closed, finish, at=on.now, on=on, via=via)
 
 
 def fire(record: WaitRecord, *, ahead: timedelta, finish: Finish = None, on: Occasion) -> Change | None:
@@ -159,7 +161,9 @@ def heartbeat(wait: Wait, *, on: Occasion) -> Change:
     return Change(waits=((wait, replace(later, due_at=due(later))),), durable=False)
 
 
-def _resume(record: WaitRecord, closed: Wait, finish: Finish, *, at: datetime, on: Occasion) -> Change:
+def _resume(
+    record: WaitRecord, closed: Wait, finish: Finish, *, at: datetime, on: Occasion, via: str | None = None
+) -> Change:
     """The wait has closed: the leg is queued as its next run, its message leaving at ``at``."""
     ended = after_gate(record.intent, record.leg, record.wait, closed, on=on) if closed.name == GATE else None
     if ended is not None:
@@ -169,12 +173,13 @@ def _resume(record: WaitRecord, closed: Wait, finish: Finish, *, at: datetime, o
         story.tell("intent.timeout", actor="clock", leg_id=closed.leg_id, wait_id=closed.id, outcome=closed.outcome)
     leg = record.leg
     if finish is not None:
-        return _end_node(story, record, closed, finish(closed), at=at, on=on)
+        return _end_node(story, record, closed, finish(closed), via=via, at=at, on=on)
     if leg.status is not LegStatus.WAITING:
         # Parked: the closed wait is found when the leg runs next.
         story.tell(
-            "intent.wait_closed", actor=closed.answered_by, leg_id=leg.id, wait_id=closed.id, outcome=closed.outcome
-        )
+            "intent.wait_closed", actor=closed.answered_by, leg_id=leg.id, wait_id=closed.id, outcome=closed.outcome,
+            comment=closed.comment, payload_hash=closed.payload_hash, via=via,
+        )  # fmt: skip
         return story.change(waits=((record.wait, closed),))
     queued = next_run(leg, on, at=at)
     # Where other legs run, the intent is in progress already.
@@ -187,6 +192,7 @@ def _resume(record: WaitRecord, closed: Wait, finish: Finish, *, at: datetime, o
         outcome=closed.outcome,
         comment=closed.comment,
         payload_hash=closed.payload_hash,
+        via=via,
     )
     return story.change(
         waits=((record.wait, closed),), legs=((leg, queued),), outbox=(leg_delivery(queued, on.new_id(), at),)
@@ -194,13 +200,13 @@ def _resume(record: WaitRecord, closed: Wait, finish: Finish, *, at: datetime, o
 
 
 def _end_node(
-    story: Story, record: WaitRecord, closed: Wait, ended: NodeEnd, *, at: datetime, on: Occasion
+    story: Story, record: WaitRecord, closed: Wait, ended: NodeEnd, *, via: str | None, at: datetime, on: Occasion
 ) -> Change:
     """A wait node's wait has closed: the node is DONE, and what follows starts at ``at``; or the pipeline ends here."""
     rows, leg = Rows(waits=[(record.wait, closed)]), record.leg
     told = {
         "actor": closed.answered_by, "leg_id": leg.id, "wait_id": closed.id, "outcome": closed.outcome,
-        "comment": closed.comment, "payload_hash": closed.payload_hash,
+        "comment": closed.comment, "payload_hash": closed.payload_hash, "via": via,
     }  # fmt: skip
     if ended.error is not None:
         failed = replace(leg, status=LegStatus.FAILED, error=ended.error, ended_at=on.now)
