@@ -37,7 +37,7 @@ def offer(rt: Runtime, delivery: Delivery) -> bool:
         now, intent = rt.ledger.now(), rt.ledger.intent(leg.intent_id)
         owner = None if intent is None else intent.owner
         rt.ledger.mailboxes.offer(Agent(address=leg.task, owner=owner, created_at=now, updated_at=now), delivery)
-        best_effort(lambda: rt.tracker.tell(leg.task, rt.ledger.mailboxes.cursor(leg.task)))
+        best_effort(lambda: rt.tracker.tell({leg.task: rt.ledger.mailboxes.cursor(leg.task)}))
     return True
 
 

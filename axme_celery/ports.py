@@ -6,7 +6,7 @@ doors wire it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -195,7 +195,7 @@ class Tracker(Protocol):
     def pushes(self) -> bool:
         """Whether ``listen`` blocks until something is told; else it only sleeps for a moment."""
 
-    def tell(self, intent_id: str, seq: int) -> None: ...
+    def tell(self, seqs: Mapping[str, int], ended: Sequence[Lease] = ()) -> None: ...
     def listen(self, intent_id: str, timeout_seconds: float, after: int | None = None) -> bool: ...
     def told(self, intent_id: str) -> int:
         """The highest seq that somebody here who listens to the intent was told; 0 for none."""
@@ -232,8 +232,8 @@ class Relay(Protocol):
     def send_if_committed(self, delivery_ids: Sequence[str]) -> None:
         """These were written in a caller's transaction: send them soon after it commits, if it does."""
 
-    def tell(self, changes: Sequence[Change]) -> None:
-        """Let the tracker know of these committed changes, in the background: a hung Redis holds nobody up."""
+    def tell(self, changes: Sequence[Change], ended: Sequence[Lease] = ()) -> None:
+        """Let the tracker know of these committed changes and ended runs, in the background: a hung Redis holds nobody up."""
 
     def settled(self, delivery_ids: Sequence[str]) -> None:
         """These need no sending any more; remove them when convenient."""

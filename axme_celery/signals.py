@@ -158,9 +158,7 @@ def _as_leg(axme: Axme, task: Task, run: Callable[..., Any]) -> Callable[..., An
     return carried
 
 
-def _as_message(
-    axme: Axme, task: Task, request: Context, mark: dict[str, Any] | None, call: Callable[[], Any]
-) -> Any:
+def _as_message(axme: Axme, task: Task, request: Context, mark: dict[str, Any] | None, call: Callable[[], Any]) -> Any:
     try:
         if mark is None:
             try:

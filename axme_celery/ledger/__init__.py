@@ -120,7 +120,7 @@ class SqlLedger(KeyShelf, Views):
         sheet = sheet_of(sealed, self.now(), own=connection is None, is_sqlite=self._is_sqlite)
         if connection is None:
             durable = any(change.durable for change in changes)
-            self._access.write(sheet.write, proof_of(sealed), durable=durable)
+            self._access.write(sheet.write, proof_of(sealed), durable=durable, whole=sheet.whole(durable=durable))
             return with_fanout(sealed, sheet)
         self._access.make_ready()
         _begin_for_real(connection)
@@ -186,7 +186,7 @@ class SqlLedger(KeyShelf, Views):
     ) -> None:
         """Remove what was sent, put back what failed, file what ran out of tries."""
         sheet = outbox.settle(sent, failed, dead, self._is_sqlite)
-        self._access.write(sheet.write, durable=bool(dead))
+        self._access.write(sheet.write, durable=bool(dead), whole=sheet.whole(durable=bool(dead)))
 
     def health(self) -> Health:
         """What is late, what is stuck, how long waits last: for the doctor and for whoever watches."""

@@ -15,13 +15,17 @@ from ..ids import uuid7
 from ..model import Change, Checkpoint, Delivery, DeliveryKind, Event, Fence, Leg
 from . import statements
 from . import tables as t
-from .driver import Prepared, Row
+from .driver import Prepared, Row, Whole
 from .rows import changed, to_row
 
 #: A delivery due within this is sent by the process that committed it; the others are the sweep's.
 OWN_SECONDS = 3.0
 #: How long the sweep leaves the committing process alone with its delivery.
 HOLD_SECONDS = 5.0
+
+
+#: A sheet of at most so many rows is written in one statement, where the database can.
+WHOLE_ROWS = 12
 
 
 class Writer(Protocol):
@@ -97,7 +101,7 @@ class Sheet:
         # In the order in which they are written: intents, legs, waits, the rest. Everybody locks in this order,
         # and within a table by id, so that two writers never wait for each other.
         self._batches: dict[Prepared, _Batch] = {}
-        #: After ``write``: whether every row of ``insert_if_subscribed`` was wanted.
+        #: Once written: whether rows of ``insert_if_subscribed`` were wanted. One transaction, one answer for them all.
         self.was_subscribed = False
 
     def write(self, to: Writer) -> None:
@@ -106,11 +110,26 @@ class Sheet:
             hold_run(to, fence, self._is_sqlite)
         for prepared, batch in self._batches.items():
             done = to.run(prepared, batch.rows)
-            if prepared is statements.insert_if_subscribed(self._is_sqlite):
-                self.was_subscribed = done == len(batch.rows)
+            self._note(prepared, done)
             if batch.refusals and done != len(batch.rows):
                 others = f", or of {len(batch.rows) - 1} others the same" if len(batch.rows) > 1 else ""
                 raise StaleChange(batch.refusals[0] + others)
+
+    def whole(self, *, durable: bool) -> Whole | None:
+        """The same as one statement; None where it is not to be had: on SQLite, with fences, with many rows."""
+        rows = sum(len(batch.rows) for batch in self._batches.values())
+        if self._is_sqlite or self._fences or not 0 < rows <= WHOLE_ROWS:
+            return None
+        parts = [
+            (prepared, row, bool(batch.refusals)) for prepared, batch in self._batches.items() for row in batch.rows
+        ]
+        refusals = [words for batch in self._batches.values() for words in batch.refusals]
+        counted = [statements.insert_if_subscribed(self._is_sqlite)]
+        return Whole(parts, " or ".join(refusals), self._note, counted, durable=durable)
+
+    def _note(self, prepared: Prepared, rows: int) -> None:
+        if prepared is statements.insert_if_subscribed(self._is_sqlite):
+            self.was_subscribed = rows > 0
 
     def fence(self, fence: Fence) -> None:
         """Demand that this claim still is the running one."""
@@ -305,15 +324,25 @@ def proof_of(sealed: Iterable[Sealed]) -> Callable[[Connection], bool]:
     return lambda connection: False
 
 
+# Each builds its query only when it is asked: that takes longer than all else at a commit, and hardly any reply is lost.
+
+
 def _event_is_there(event: Event) -> Callable[[Connection], bool]:
-    hash_of = select(t.events.c.hash).where(t.events.c.intent_id == event.intent_id, t.events.c.seq == event.seq)
-    return lambda connection: bool(connection.scalar(hash_of) == event.hash)
+    def is_there(connection: Connection) -> bool:
+        c = t.events.c
+        found = connection.scalar(select(c.hash).where(c.intent_id == event.intent_id, c.seq == event.seq))
+        return bool(found == event.hash)
+
+    return is_there
 
 
 def _leg_is_there(leg: Leg) -> Callable[[Connection], bool]:
-    c = t.legs.c
-    row_of = select(c.status, c.run, c.token, c.attempts, c.resends).where(c.id == leg.id)
-    return lambda connection: tuple(connection.execute(row_of).first() or ()) == _identity(leg)
+    def is_there(connection: Connection) -> bool:
+        c = t.legs.c
+        row_of = select(c.status, c.run, c.token, c.attempts, c.resends).where(c.id == leg.id)
+        return tuple(connection.execute(row_of).first() or ()) == _identity(leg)
+
+    return is_there
 
 
 def _identity(leg: Leg) -> tuple[Any, ...]:
@@ -321,6 +350,9 @@ def _identity(leg: Leg) -> tuple[Any, ...]:
 
 
 def _letter_is_closed(letter_id: str, closed: Sequence[str | None]) -> Callable[[Connection], bool]:
-    c = t.dead_letters.c
-    row_of = select(c.state, c.replayed_as, c.closed_by).where(c.id == letter_id)
-    return lambda connection: list(connection.execute(row_of).first() or ()) == list(closed)
+    def is_closed(connection: Connection) -> bool:
+        c = t.dead_letters.c
+        row_of = select(c.state, c.replayed_as, c.closed_by).where(c.id == letter_id)
+        return list(connection.execute(row_of).first() or ()) == list(closed)
+
+    return is_closed

@@ -40,7 +40,9 @@ def sign_in_needed(_: SignInNeeded) -> Any:
 
 
 def role_needed(error: RoleNeeded) -> Any:
-    return _said(403, "Not yours to do", f"You are {error.actor.id}, a {error.actor.role}. This needs the role {error.role}.")
+    return _said(
+        403, "Not yours to do", f"You are {error.actor.id}, a {error.actor.role}. This needs the role {error.role}."
+    )
 
 
 def refused(error: errors.AxmeError) -> Any:
