@@ -13,6 +13,8 @@ from tests.servers import PrivateRedis
 
 #: The broker gives a message that was not acknowledged to another worker after this long.
 VISIBILITY_SECONDS = 3
+#: Where nothing is left to be done, a result is waited for this long.
+PATIENCE_SECONDS = 8
 
 
 class Way(Enum):
@@ -30,7 +32,7 @@ class World(Stage):
 
     def __init__(self, way: Way, redis: PrivateRedis, **config: Any) -> None:
         self.way = way
-        ours = {} if way is Way.PLAIN else {"axme_eta_threshold_seconds": 1}
+        ours = {} if way is Way.PLAIN else {"axme_eta_threshold_seconds": 1, "axme_requeue_seconds": 5}
         if way is Way.NAMED:
             ours["axme_tasks"] = ["shop.*"]
         options = {
@@ -40,7 +42,7 @@ class World(Stage):
         if way is Way.PLAIN:
             for key in [key for key in self.config if key.startswith("axme_")]:
                 del self.config[key]
-        self.waves = 0
+        self._results: list[Any] = []
 
     @property
     def environment(self) -> dict[str, str]:
@@ -53,10 +55,22 @@ class World(Stage):
     def give(self, canvas: Any, **options: Any) -> AsyncResult:
         """Give this work to Celery in the world's way; the result of its last task."""
         if self.way is not Way.SUBMITTED:
-            return canvas.apply_async(**options)
-        intent = self.axme.submit(canvas.set(**options) if options else canvas)
-        self.intent = intent
-        return self.project.app.AsyncResult(intent.legs()[-1].id)
+            return self._held(canvas.apply_async(**options))
+        self.intent = self.axme.submit(canvas.set(**options) if options else canvas)
+        return self._held(self.project.app.AsyncResult(self.intent.legs()[-1].id))
+
+    def _held(self, result: Any) -> Any:
+        """Hold on to a result: one that is let go asks its backend, which may be gone by then."""
+        self._results.append(result)
+        return result
+
+    def close(self) -> None:
+        for result in self._results:
+            while result is not None:
+                for one in (result, *(getattr(result, "results", None) or ())):
+                    one.backend = None
+                result = result.parent
+        super().close()
 
     def wait_began(self, name: str) -> int:
         """Until this task has begun: the pid of where."""
@@ -72,9 +86,12 @@ class World(Stage):
             return bool(result.successful())
         # Whatever the broker still holds has been given out again, and what came of that has been done.
         until(lambda: not self.held_by_broker(), "empty broker", 60)
-        look = [self.project.app.send_task("idle.look") for _ in range(8)]
+        look = [self._held(self.project.app.send_task("idle.look")) for _ in range(8)]
         until(lambda: all(one.ready() for one in look), "idle worker", 60)
-        until(lambda: result.ready() or not self.held_by_broker(), "rest", 60)
+        # A dead pool child may go unnoticed for five seconds.
+        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        while not result.ready() and time.monotonic() < give_up_at:
+            time.sleep(0.1)
         return bool(result.ready() and result.successful())
 
     def held_by_broker(self) -> int:
