@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from .config import Settings
+from .desk import InboxQuery, Link
 from .hooks import HookDelivery, HookEvent, Parcel, Settlement, Subscription
 from .model import (
     Change,
@@ -59,7 +60,11 @@ class Exchange(Protocol):
     def drop(self, request_id: str) -> None: ...
     def forget(self, before: datetime) -> int: ...
     def say(self, message: Message) -> None: ...
-    def messages(self, intent_ids: list[str]) -> list[Message]: ...
+    def threads(
+        self, *, owner: str | None, names: Sequence[str] | None, status: str | None,
+        after: tuple[datetime, str] | None, until: datetime | None, limit: int,
+    ) -> list[Intent]: ...  # fmt: skip
+    def messages(self, intent_ids: Sequence[str]) -> list[Message]: ...
     def delete_messages(self, intent_id: str, message_ids: list[str]) -> int: ...
 
 
@@ -93,6 +98,19 @@ class Hooks(Protocol):
     def prune(self, before: datetime) -> None: ...
 
 
+class Desks(Protocol):
+    """Inboxes, and the links that lead to a wait. Links are written by ``commit``, with what they are about."""
+
+    def link(self, hash: str) -> Link | None: ...
+    def links_of(self, wait_id: str) -> list[Link]: ...
+    def page(
+        self, query: InboxQuery, after: tuple[datetime | None, str] | None, limit: int
+    ) -> list[tuple[Intent, Wait, tuple[datetime | None, str]]]:
+        """The next so many, each with its place, from which the next page goes on."""
+
+    def count(self, query: InboxQuery, most: int) -> int: ...
+
+
 class Ledger(Protocol):
     """The SQL truth. One method writes what concerns an intent; the outbox has two more."""
 
@@ -102,6 +120,8 @@ class Ledger(Protocol):
     def mailboxes(self) -> Mailboxes: ...
     @property
     def exchange(self) -> Exchange: ...
+    @property
+    def desks(self) -> Desks: ...
 
     def now(self, *, fresh: bool = False) -> datetime:
         """The ledger's own clock: never ahead of the database's. ``fresh`` asks the database again."""
@@ -273,4 +293,4 @@ class Runtime:
     worker_name: Callable[[], str]
 
 
-__all__ = ["Codec", "Ledger", "Relay", "Runtime", "Sender", "Tracker"]
+__all__ = ["Codec", "Desks", "Ledger", "Relay", "Runtime", "Sender", "Tracker"]

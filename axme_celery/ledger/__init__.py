@@ -45,6 +45,7 @@ from .health import Health, health
 from .hooks import HookStore
 from .keys import KeyShelf
 from .mailboxes import SqlMailboxes
+from .people import Desks
 from .views import Views
 from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of, with_fanout
 
@@ -63,6 +64,8 @@ class SqlLedger(KeyShelf, Views):
         self._secret = secret.encode() if secret else None
         #: Agents outside Celery and what lies there for them.
         self.mailboxes = SqlMailboxes(self._access, self._is_sqlite)
+        #: Inboxes, and the links that lead to a wait.
+        self.desks = Desks(self._access)
         #: Requests already answered, and messages.
         self.exchange = SqlExchange(self._access, self._is_sqlite)
         if clock is not None:

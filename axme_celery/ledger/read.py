@@ -72,6 +72,8 @@ def intents(c: Connection, filters: JsonDict, after: tuple[datetime, str] | None
         query = query.where(exists().where(tagged))
     if filters.get("created_since") is not None:
         query = query.where(t.intents.c.created_at >= filters["created_since"])
+    if filters.get("created_before") is not None:
+        query = query.where(t.intents.c.created_at <= filters["created_before"])
     if after is not None:
         query = query.where(tuple_(t.intents.c.created_at, t.intents.c.id) < tuple_(*after))
     query = query.order_by(t.intents.c.created_at.desc(), t.intents.c.id.desc()).limit(limit)

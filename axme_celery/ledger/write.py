@@ -10,12 +10,14 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, Table, select
 
 from .. import audit
+from ..desk import LinkState
 from ..errors import StaleChange
 from ..ids import uuid7
-from ..model import Change, Checkpoint, Delivery, DeliveryKind, Event, Fence, Leg
+from ..model import Change, Checkpoint, Delivery, DeliveryKind, Event, Fence, Leg, Wait, WaitKind, WaitStatus
 from . import statements
 from . import tables as t
 from .driver import Prepared, Row, Whole
+from .people import EVERYBODY, NEVER
 from .rows import changed, to_row
 
 #: A delivery due within this is sent by the process that committed it; the others are the sweep's.
@@ -175,6 +177,7 @@ def sheet_of(sealed: Sequence[Sealed], now: datetime, *, own: bool, is_sqlite: b
         _legs(sheet, change)
     for change in changes:
         _waits(sheet, change)
+    _links(sheet, changes, now)
     for change in changes:
         if change.fence is not None:
             sheet.fence(change.fence)
@@ -257,11 +260,52 @@ def _waits(sheet: Sheet, change: Change) -> None:
                 {"id": wait.id, "status": was.status.value},
                 f"wait {wait.id} is no longer {was.status.value}",
             )
-        before, after = set(was.to if was is not None else ()), set(wait.to)
-        for owner in sorted(after - before):
-            sheet.insert_new(t.wait_owners, {"owner": owner, "wait_id": wait.id})
-        for owner in sorted(before - after):
-            sheet.delete(t.wait_owners, {"owner": owner, "wait_id": wait.id})
+        if wait.kind is WaitKind.HUMAN:
+            _desks(sheet, was, wait)
+
+
+def _desks(sheet: Sheet, was: Wait | None, wait: Wait) -> None:
+    """In whose inbox the wait is, until when, and who may not answer it."""
+    if was is None and wait.status is not WaitStatus.OPEN:
+        # Brought along from the intent this one repeats: nobody was asked anew.
+        return
+    desk = {"wanted_at": wait.wanted_at or NEVER, "closed_at": wait.closed_at}
+    before, after = (set(was.to), set(wait.to)) if was is not None else (set(), {EVERYBODY, *wait.to})
+    for owner in sorted(after - before):
+        sheet.insert_new(
+            t.wait_owners,
+            {"owner": owner, "wait_id": wait.id, "task_type": wait.request.get("task_type"), **desk},
+        )
+    for owner in sorted(before - after):
+        sheet.delete(t.wait_owners, {"owner": owner, "wait_id": wait.id})
+    if was is not None and (was.wanted_at, was.closed_at) != (wait.wanted_at, wait.closed_at):
+        sheet.update(t.wait_owners, desk, {"wait_id": wait.id})
+    if wait.status is not WaitStatus.OPEN:
+        return
+    # What keeps somebody out is written before what only they themselves did: of two of one name the first stays.
+    kept_out = [(name, False) for name in wait.excluded] if was is None else []
+    kept_out += [(name, True) for name in wait.done - (was.done if was is not None else frozenset())]
+    for name, personal in sorted(kept_out):
+        sheet.insert_new(t.wait_barred, {"wait_id": wait.id, "name": name[:255], "personal": personal})
+
+
+def _links(sheet: Sheet, changes: Sequence[Change], now: datetime) -> None:
+    """Links issued and used up; and revoked, where the wait is no longer for their recipient."""
+    for change in changes:
+        for was, link in change.links:
+            if was is None:
+                sheet.insert(t.links, to_row(link))
+            else:
+                sheet.update(
+                    t.links, changed(was, link), {"hash": link.hash, "state": was.state.value},
+                    "the link has been used, or is no longer good",
+                )  # fmt: skip
+    for wait_was, wait in (pair for change in changes for pair in change.waits):
+        # Those to a wait that closes need no writing: nobody answers a closed wait.
+        for gone in sorted(set(wait_was.to) - set(wait.to)) if wait_was is not None else ():
+            revoked = {"state": LinkState.REVOKED.value, "closed_at": now}
+            for state in (LinkState.OPEN, LinkState.USED):
+                sheet.update(t.links, revoked, {"wait_id": wait.id, "recipient": gone, "state": state.value})
 
 
 def _outbox_row(delivery: Delivery, now: datetime, *, own: bool) -> Row:

@@ -102,10 +102,13 @@ class Hub:
         with contextlib.suppress(Exception):  # in a signal handler, where nothing may be raised
             self._runtime().tracker.wake()
 
-    def events(self, intent_id: str, since: int = 0) -> Iterator[Event | None]:
-        """An intent's events after ``since``, in order, live until it has ended; None now and then, for a heartbeat."""
+    def events(self, intent_id: str, since: int = 0, *, seconds: float | None = None) -> Iterator[Event | None]:
+        """An intent's events after ``since``, in order, live until it has ended; None now and then, for a heartbeat.
+
+        seconds:  end after so long; None: after some minutes.
+        """
         with self._joined(intent_id, _Events) as topic:
-            until = time.monotonic() + LIFE_SECONDS * random.uniform(0.8, 1.2)
+            until = time.monotonic() + (LIFE_SECONDS * random.uniform(0.8, 1.2) if seconds is None else seconds)
             told = True
             while not self._closing:
                 page = topic.read(since, told)
@@ -116,9 +119,22 @@ class Hub:
                     return
                 if len(page) < PAGE:
                     # Told of something after ``since`` while it was read, this returns at once.
-                    told = self._wait(topic, since)
+                    told = self._wait(topic, since, min(HEARTBEAT_SECONDS, max(0.0, until - time.monotonic())))
                     if not told and not self._closing:
                         yield None
+
+    def mailbox(self, agent: str, *, seconds: float, beat_seconds: float) -> Iterator[bool]:
+        """True at first, and each time something may have come into the agent's mailbox; False for a heartbeat."""
+        with self._joined(agent, _Mailbox) as topic:
+            until = time.monotonic() + seconds
+            looked_at, told = float("-inf"), True
+            while not self._closing and time.monotonic() < until:
+                heard = topic.now_heard()
+                # A notice may be lost with its Redis; and a lease that ends brings things back.
+                due = told or time.monotonic() - looked_at >= FRESH_SECONDS
+                looked_at = time.monotonic() if due else looked_at
+                yield due
+                told = self._wait(topic, heard, min(beat_seconds, max(0.0, until - time.monotonic())))
 
     def inbox(self, names: Sequence[str], last: str = "") -> Iterator[str | None]:
         """The version of an inbox, each time it has become another one than ``last``; None for a heartbeat.
@@ -162,16 +178,17 @@ class Hub:
                 if not topic.listeners:
                     del self._topics[key]
 
-    def _wait(self, topic: _Topic, after: int) -> bool:
+    def _wait(self, topic: _Topic, after: int, seconds: float | None = None) -> bool:
         """Sleep until something may have happened; False when it was only time for a heartbeat."""
+        seconds = HEARTBEAT_SECONDS if seconds is None else seconds
         if topic.rt.tracker.pushes:
             try:
-                return topic.rt.tracker.listen(topic.channel, HEARTBEAT_SECONDS, after)
+                return topic.rt.tracker.listen(topic.channel, seconds, after)
             except TrackerUnavailable:
                 # The ledger is the truth: look there, a little later.
                 time.sleep(LOOK_SECONDS * random.uniform(1, 2))
                 return True
-        return topic.wait(HEARTBEAT_SECONDS, after)
+        return topic.wait(seconds, after)
 
     def _look(self) -> None:
         """Where nothing pushes: see for all topics at once whether they moved. Ends when there are none."""
@@ -337,6 +354,17 @@ class _Inbox(_Topic):
     @property
     def _names(self) -> list[str]:
         return self.name.split("\n") if self.name else []
+
+
+class _Mailbox(_Topic):
+    """What lies there for one agent. ``heard`` is the highest number known of."""
+
+    def now_heard(self) -> int:
+        """What was told until now."""
+        return self.rt.tracker.told(self.name) if self.rt.tracker.pushes else self.heard
+
+    def look(self, moved: dict[str, int]) -> None:
+        self._hear(self.rt.ledger.mailboxes.cursor(self.name))
 
 
 def inbox_version(rt: Runtime, names: Sequence[str]) -> str:

@@ -96,6 +96,11 @@ def no_such() -> Any:
 
 
 def _said(status: int, title: str, words: str) -> tuple[Response, int]:
+    if request.path.startswith("/v1/"):
+        # No view of the HTTP interface was found, so its own handlers were not asked.
+        from ..v1.problems import plain
+
+        return plain(status, words), status
     if _wants_page():
         return Response(page("error.html", title=title, words=words, status=status), mimetype="text/html"), status
     return jsonify({"error": title, "detail": words}), status
