@@ -99,12 +99,14 @@ def _positions(found: Recorded, name: str, leg_id: str | None) -> list[tuple[str
     step, _, call = name.rpartition("#")
     keys = [(name, 1), *([(step, int(call))] if call.isdecimal() else [])]
     entries: list[Checkpoint | Wait] = [*found.checkpoints, *found.waits]
-    return [
+    places = {leg.id: leg.position for leg in found.legs}
+    hits = [
         (entry.leg_id, entry.position)
         for key in keys
         for entry in entries
         if (entry.name, entry.nth) == key and leg_id in (None, entry.leg_id)
     ]
+    return sorted(hits, key=lambda hit: places[hit[0]])
 
 
 def repeat(
