@@ -16,6 +16,7 @@ from .handover import delegate, extend_intent, extend_wait, reassign
 from .moves import MOVES, NOTES, Occasion
 from .nudges import due, pending, with_moments
 from .runs import (
+    add_member,
     claim,
     complete,
     fail,
@@ -23,6 +24,7 @@ from .runs import (
     lose,
     park,
     repeat,
+    replace_leg,
     replay_from,
     resend,
     retry,
@@ -46,6 +48,7 @@ __all__ = [
     "Occasion",
     "Refusal",
     "Turn",
+    "add_member",
     "agents",
     "answer",
     "barred",
@@ -72,6 +75,7 @@ __all__ = [
     "pending",
     "reassign",
     "repeat",
+    "replace_leg",
     "replay_from",
     "resend",
     "rest",
