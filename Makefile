@@ -19,7 +19,7 @@ comma := ,
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # -- to see it, and to trust it --
 
@@ -42,6 +42,10 @@ soak: $(VENV)/.test ## hours of load with workers, brokers and databases failing
 .PHONY: bench
 bench: $(VENV)/.bench ## the benchmarks, written to docs/benchmarks.md
 	$(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: celery-suite
+celery-suite: $(VENV)/.test ## Celery's own tests without us and with us; ARGS=integration for those on a Redis, half an hour
+	$(BIN)/python -m tests.celery_suite $(ARGS)
 
 .PHONY: docs
 docs: $(VENV)/.test ## the parts of the pages that are written from the code

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .durations import seconds, words
 from .errors import BadInput, BadSetting
+from .hours import BusinessHours
 from .who import Role
 
 
@@ -158,6 +159,13 @@ def _cidrs(value: Any, key: str) -> tuple[str, ...]:
     return names
 
 
+def _business_hours(value: Any, key: str) -> dict[str, Any]:
+    try:
+        return BusinessHours.read(value, key).as_json()
+    except BadInput as refused:
+        raise BadSetting(str(refused)) from None
+
+
 def _roles(value: Any, key: str) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, Mapping):
         raise _refuse(key, value, 'a mapping of role to names, like {"operator": ["ops"]}')
@@ -245,6 +253,10 @@ class Settings:
     notify_webhook_url: str | None = _setting(
         None, _optional(_http_url), secret=True,
         doc='Where the "webhook" notifier posts: a Slack-style incoming webhook.')
+    business_hours: Mapping[str, Any] | None = _setting(
+        None, _optional(_business_hours),
+        doc='When people are at work: {"days": "mon-fri", "hours": "09:00-17:00", "tz": "Europe/Berlin"}, and "holidays". '
+        "Reminders, escalations and timeouts of people's waits then count working time. None: around the clock.")
     contacts: Mapping[str, str | None] = _setting(
         {}, _contacts, doc="E-mail address of each assignee who is not an address; None: no mail for this one.")
     email_host: str | None = _setting(

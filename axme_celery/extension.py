@@ -251,9 +251,12 @@ class Axme(People):
         """Let an intent whose leg is parked go on: with the code as it is (``accept_drift``), or after a roll-back."""
         return self._handle(submit.unpark(self.runtime, id, accept_drift=accept_drift, by=by))
 
-    def drain(self, seconds: float = 5.0) -> bool:
-        """Wait until this process has sent what it committed. What is not sent by then, the sweep sends."""
-        return self._relay is None or self._relay.drain(seconds)
+    def drain(self, seconds: float = 5.0, *, webhooks: bool = False) -> bool:
+        """Wait until this process has sent what it committed. What is not sent by then, the sweep sends.
+
+        webhooks: also wait for every webhook that is due, whoever committed it.
+        """
+        return self._relay is None or self._relay.drain(seconds, webhooks=webhooks)
 
     def close(self) -> None:
         """Close this process's connections. The next use opens them again."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from . import lifecycle
 from .answer import human_wait
 from .beats import carry_out, occasion
 from .durations import Duration, moment, seconds
 from .errors import BadInput, NotFound
-from .model import Change, Intent, WaitRecord
+from .hours import later
+from .model import Change, Intent, JsonDict, WaitRecord
 from .ports import Runtime
 from .texts import assignees, line, text
 
@@ -61,31 +62,32 @@ def extend(
 ) -> Intent:
     """A wait's timeout, or an intent's deadline, is put off: by so much, or until a moment (aware).
 
+    Where the wait keeps business hours, the duration is working time.
     Raises WaitClosed or IntentEnded when it is too late, BadInput where there is nothing to put off, NotFound.
     """
     line(by, "by")
     _reason(reason)
     if (duration is None) == (until is None):
         raise BadInput("extend takes a duration or until=, one of them")
-    span = None if duration is None else timedelta(seconds=seconds(duration, "duration"))
-    if span is not None and span <= timedelta(0):
+    span = None if duration is None else seconds(duration, "duration")
+    if span == 0:
         raise BadInput(f"duration is {duration!r}; it must be longer than nothing")
     fixed = None if until is None else moment(until, "until")
 
-    def later(than: datetime | None) -> datetime:
-        # Without a moment to add to there is nothing to put off, which the rule says.
-        return fixed if fixed is not None else (than or rt.ledger.now()) + (span or timedelta(0))
+    def put_off(end: datetime | None, hours: JsonDict | None = None) -> datetime:
+        # Without an end there is nothing to put off, which the rule says.
+        return fixed if fixed is not None else later(end or rt.ledger.now(), span or 0, hours)
 
     def decide() -> Sequence[Change]:
         on = occasion(rt)
         record = rt.ledger.wait(wait_or_intent)
         if record is not None:
-            until = later(record.wait.timeout_at)
-            return [lifecycle.extend_wait(record, until, by=by, reason=reason, on=on)]
+            end = put_off(record.wait.timeout_at, record.wait.request.get("business_hours"))
+            return [lifecycle.extend_wait(record, end, by=by, reason=reason, on=on)]
         intent = rt.ledger.intent(wait_or_intent)
         if intent is None:
             raise NotFound("wait or intent", wait_or_intent)
-        return [lifecycle.extend_intent(intent, later(intent.deadline_at), by=by, reason=reason, on=on)]
+        return [lifecycle.extend_intent(intent, put_off(intent.deadline_at), by=by, reason=reason, on=on)]
 
     return _changed(rt, carry_out(rt, decide))
 

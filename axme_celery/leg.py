@@ -134,6 +134,21 @@ class RunningLeg:
             # The body went on past these: a later run must take the same way.
             self.record_failure(*self._raised.pop(0))
 
+    def refuse_other_than_approved(self, wait: Wait) -> None:
+        """The code asks for something else than what was said yes to: leave the body before it goes on with that.
+
+        Raises Drifted, unless the task goes on whatever has drifted, or an operator has accepted it.
+        """
+        if self.leg.on_drift == "continue" or wait.run < self.leg.drift_accepted_run:
+            return
+        raise self.leaves(
+            Drifted(
+                f"{wait.answered_by} said {wait.outcome} to {wait.title!r} as it was shown when wait {wait.id} opened; the "
+                f"code of {self.leg.task} now asks it with another title, context or form. Nothing new was run. Take what "
+                f"it shows from a @step, so that it stays the same, and `unpark`; or `unpark --accept-drift` to go on"
+            )
+        )
+
     def __post_init__(self) -> None:
         self._unasked = set(self.journal)
 

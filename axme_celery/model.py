@@ -239,6 +239,10 @@ class Wait:
     reminders: int = 0
     escalate_at: datetime | None = None
     escalated_at: datetime | None = None
+    #: Rungs of the ladder that have been climbed.
+    escalations: int = 0
+    #: When the fallback was asked, the first timeout having passed.
+    fell_back_at: datetime | None = None
     #: TOOL: silent until then is dead.
     heartbeat_at: datetime | None = None
     #: TOOL: next time to ask.

@@ -270,7 +270,8 @@ def replay(rt: Runtime, id: str, *, by: str | None) -> Intent:
     if letter is not None and letter.kind == "delivery":
         raise BadInput(
             f"dead letter {id} is of a delivery that could not be sent ({letter.code}), not of work that could not go on; "
-            f"discard it, or replay its intent {letter.intent_id} by that id if it has failed too"
+            f"send it again with `deliveries redeliver` if it is a webhook, or discard it; "
+            f"replay its intent {letter.intent_id} by that id if it has failed too"
         )
     intent = _known(rt, letter.intent_id if letter is not None else id)
     if intent.status is Status.COMPLETED:

@@ -13,7 +13,6 @@ Source: AXP Intent Lifecycle v1, waiting reasons and human task types.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -21,6 +20,7 @@ from typing import Any
 
 from . import lifecycle
 from .answer import match_early, tool_job
+from .asking import Escalation, positive, question
 from .beats import occasion
 from .durations import Duration, moment, seconds
 from .errors import (
@@ -39,22 +39,6 @@ from .model import Change, Decision, Intent, JsonDict, Leg, Wait, WaitKind, Wait
 from .parties import SCHEME, Addressed, address
 from .step import in_step
 from .submit import Submission, child_change
-from .texts import assignees, line
-
-#: Human task types and the outcomes a person may choose, the one that says yes first.
-OUTCOMES: dict[str, tuple[str, ...]] = {
-    "approval": ("approved", "rejected"),
-    "confirmation": ("confirmed", "denied"),
-    "review": ("approved", "changes_requested", "rejected"),
-    "assignment": ("assigned", "declined"),
-    "form": ("submitted",),
-    "clarification": ("provided", "declined"),
-    "manual_action": ("completed", "failed"),
-    "override": ("override_approved", "rejected"),
-}
-#: Types whose answer needs words: without them nobody knows afterwards why.
-_NEED_COMMENT = frozenset({"clarification", "override"})
-_OUTCOME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 def wait_for_human(
@@ -69,12 +53,17 @@ def wait_for_human(
     on_timeout: str = "fail",
     remind_every: Duration | None = None,
     max_reminders: int = 3,
-    escalate_to: str | Sequence[str] | None = None,
+    escalate_to: Escalation | None = None,
     escalate_after: Duration | None = None,
+    fallback: str | Sequence[str] | None = None,
+    due: Duration | None = None,
+    business_hours: bool | Mapping[str, Any] | None = None,
     quorum: int = 1,
+    reject_policy: str = "any",
     not_by: str | Sequence[str] = (),
-    require_comment: bool | str | Sequence[str] = False,
     delegates: bool | str | Sequence[str] = True,
+    require_comment: bool | str | Sequence[str] = False,
+    bulk: bool = False,
 ) -> Decision:
     """Wait until a person has decided, for days if need be, holding nothing. Returns their Decision.
 
@@ -88,66 +77,37 @@ def wait_for_human(
     timeout:         how long to wait; None is for ever. There is no silent default.
     on_timeout:      "fail" raises WaitTimedOut; the name of an outcome decides for it. Never approves by default.
     remind_every:    remind the assignees this often, ``max_reminders`` times.
-    escalate_to:     whom to ask as well after the last reminder, or after ``escalate_after``.
-    quorum:          how many different people must give the first outcome; any other outcome closes at once.
+    escalate_to:     whom to ask as well after the last reminder, or after ``escalate_after``; or a ladder, each rung
+                     with its time since the opening: ``[("head-of-data", "4h"), ("cto", "1d")]``.
+    fallback:        whom to ask as well when the timeout passes; they have the same time again before the wait is
+                     given up. They are asked at once where none of ``to`` may answer.
+    due:             how soon an answer is wanted: inboxes are sorted by it. Its first escalation or timeout, else.
+    business_hours:  reckon all of these in working time: ``{"days": "mon-fri", "hours": "09:00-17:00", "tz": ...}``.
+                     ``axme_business_hours`` unless given; False is around the clock.
+    quorum:          how many different people must give the first outcome.
+    reject_policy:   "any": any other outcome closes the wait at once; "quorum": it needs as many people.
     not_by:          people and groups who may not answer; "requester" is whoever submitted the intent.
-    require_comment: refuse an answer without words; or only these outcomes without. Asking for changes always needs some.
     delegates:       whether those it is for may leave the answer to others: to anybody who may answer, to nobody
                      (False), or to these.
+    require_comment: refuse an answer without words; or only these outcomes without. Asking for changes always needs some.
+    bulk:            may be answered together with others of its kind. Not with a form.
 
     Raises BadInput for arguments that cannot work, OutsideIntent outside a leg.
     """
     leg = _leg("wait_for_human")
-    if not isinstance(type, str) or type not in OUTCOMES:
-        raise BadInput(f"type {type!r} is no human task type; use one of: {', '.join(OUTCOMES)}")
-    allowed = _outcomes(outcomes) if outcomes is not None else OUTCOMES[type]
-    if on_timeout != "fail" and on_timeout not in allowed:
-        raise BadInput(f"on_timeout is {on_timeout!r}; use 'fail' or one of the outcomes: {', '.join(allowed)}")
-    if on_timeout != "fail" and timeout is None:
-        raise BadInput(f"on_timeout is {on_timeout!r}, but there is no timeout; give timeout= as well")
-    if isinstance(quorum, bool) or not isinstance(quorum, int) or not 1 <= quorum <= 20:
-        raise BadInput(f"quorum is {quorum!r}; it is a number of people from 1 to 20")
-    if isinstance(max_reminders, bool) or not isinstance(max_reminders, int) or not 0 <= max_reminders <= 100:
-        raise BadInput(f"max_reminders is {max_reminders!r}; it is a number from 0 to 100")
-    if escalate_after is not None and escalate_to is None:
-        raise BadInput("escalate_after needs somebody: give escalate_to")
-    if escalate_to is not None and escalate_after is None and (remind_every is None or max_reminders == 0):
-        raise BadInput("escalate_to needs a moment: give escalate_after, or remind_every, whose last one it follows")
-    every = None if remind_every is None else _positive(remind_every, "remind_every")
-    request: JsonDict = {
-        "task_type": type,
-        "outcomes": list(allowed),
-        "on_timeout": on_timeout,
-        "quorum": quorum,
-        **_comments(require_comment, type, allowed),
-    }
-    if not isinstance(delegates, bool):
-        request["delegates"] = list(assignees(delegates, "delegates"))
-    elif not delegates:
-        request["delegates"] = False
-    if context is not None:
-        if not isinstance(context, Mapping):
-            raise BadInput("context must be a dict: what the person needs to see, by name")
-        request["context"] = _json(leg, dict(context), "context")
-    if form is not None:
-        request["form"] = leg.rt.check_schema(form)
-    if not_by:
-        request["not_by"] = list(assignees(not_by, "not_by"))
-    if every is not None:
-        request |= {"remind_every_seconds": every, "max_reminders": max_reminders}
-    if escalate_to is not None:
-        request["escalate_to"] = list(assignees(escalate_to, "escalate_to"))
+    asked = question(
+        leg.rt, title, to=to, type=type, context=context, form=form, outcomes=outcomes, timeout=timeout,
+        on_timeout=on_timeout, remind_every=remind_every, max_reminders=max_reminders, escalate_to=escalate_to,
+        escalate_after=escalate_after, fallback=fallback, due=due, business_hours=business_hours, quorum=quorum,
+        reject_policy=reject_policy, not_by=not_by, delegates=delegates, require_comment=require_comment, bulk=bulk,
+    )  # fmt: skip
     wait = _wait(
-        leg,
-        "wait_for_human",
-        WaitKind.HUMAN,
-        title=line(title, "title"),
-        to=assignees(to, "to"),
-        request=request,
-        timeout_after=None if timeout is None else _positive(timeout, "timeout"),
-        remind_after=every if max_reminders > 0 else None,
-        escalate_after=None if escalate_after is None else _positive(escalate_after, "escalate_after"),
-    )
+        leg, "wait_for_human", WaitKind.HUMAN, title=asked.title, to=asked.to, request=asked.request,
+    )  # fmt: skip
+    said_yes = wait.status is WaitStatus.ANSWERED and wait.outcome == asked.request["outcomes"][0]
+    if said_yes and wait.payload_hash != lifecycle.shown_hash(asked.title, asked.request, leg.intent.payload):
+        # What was approved is what runs, also where the code reckons it anew.
+        leg.refuse_other_than_approved(wait)
     if wait.status is WaitStatus.EXPIRED and on_timeout == "fail":
         raise WaitTimedOut(wait.id, wait.title, wait.timeout_at)
     data = None if wait.data is None else leg.rt.codec.decode(wait.data)
@@ -177,11 +137,11 @@ def wait_for_tool(
     tool, job_id = tool_job(tool, job_id)
     request: JsonDict = {}
     if heartbeat is not None:
-        request["heartbeat_seconds"] = _positive(heartbeat, "heartbeat")
+        request["heartbeat_seconds"] = positive(heartbeat, "heartbeat")
     if (poll is None) != (every is None):
         raise BadInput("poll and every belong together: poll= is the signature to ask with, every= how often")
     if poll is not None and every is not None:
-        request["poll_every_seconds"] = _positive(every, "every")
+        request["poll_every_seconds"] = positive(every, "every")
         request["poll"] = leg.rt.read_work(poll).signature
     wait = _wait(
         leg,
@@ -191,7 +151,7 @@ def wait_for_tool(
         tool=tool,
         job_id=job_id,
         request=request,
-        timeout_after=None if timeout is None else _positive(timeout, "timeout"),
+        timeout_after=None if timeout is None else positive(timeout, "timeout"),
         heartbeat_after=request.get("heartbeat_seconds"),
         poll_after=request.get("poll_every_seconds"),
     )
@@ -257,10 +217,14 @@ def wait_for_agent(target: Any, payload: Any = None, *, timeout: Duration | None
         title=work.task,
         tool="intent",
         child=Submission(
-            work=work, payload=text, requester=f"intent:{leg.intent.id}", owner=leg.intent.owner,
-            from_agent=leg.intent.to_agent, trace=leg.intent.trace,
+            work=work,
+            payload=text,
+            requester=f"intent:{leg.intent.id}",
+            owner=leg.intent.owner,
+            from_agent=leg.intent.to_agent,
+            trace=leg.intent.trace,
         ),
-        timeout_after=None if timeout is None else _positive(timeout, "timeout"),
+        timeout_after=None if timeout is None else positive(timeout, "timeout"),
     )
     if wait.status is WaitStatus.EXPIRED:
         raise WaitTimedOut(wait.id, wait.title, wait.timeout_at)
@@ -292,8 +256,6 @@ def _wait(
     request: JsonDict | None = None,
     wake_at: datetime | None = None,
     timeout_after: float | None = None,
-    remind_after: float | None = None,
-    escalate_after: float | None = None,
     heartbeat_after: float | None = None,
     poll_after: float | None = None,
     child: Submission | None = None,
@@ -323,10 +285,10 @@ def _wait(
             wait = Wait(
                 id=wait_id, intent_id=leg.intent.id, leg_id=leg.leg.id, name=key[0], nth=key[1], position=position,
                 run=run, kind=kind, title=title, request=request or {}, to=to, tool=tool, job_id=child_id or job_id,
-                opened_at=on.now, timeout_at=wake_at or after(timeout_after), remind_at=after(remind_after),
-                escalate_at=after(escalate_after), heartbeat_at=after(heartbeat_after), poll_at=after(poll_after),
+                opened_at=on.now, timeout_at=wake_at or after(timeout_after), heartbeat_at=after(heartbeat_after),
+                poll_at=after(poll_after),
             )  # fmt: skip
-            return wait, child_made
+            return lifecycle.with_moments(wait) if kind is WaitKind.HUMAN else wait, child_made
 
         _come_to_rest(leg, opened)
     except StaleChange:
@@ -349,45 +311,3 @@ def _come_to_rest(leg: RunningLeg, opened: Callable[[lifecycle.Occasion], tuple[
         return lifecycle.open_wait(intent, now_leg, wait, child=child, on=on)
 
     settle(leg.rt, leg.intent, leg.leg, decide)
-
-
-# -- arguments -------------------------------------------------------------------
-
-
-def _comments(required: bool | str | Sequence[str], type: str, allowed: Sequence[str]) -> JsonDict:
-    """Which answers need words: all, or these outcomes."""
-    if isinstance(required, bool):
-        always, some = required, list[str]()
-    else:
-        always, some = False, [required] if isinstance(required, str) else list(required)
-    unknown = [outcome for outcome in some if outcome not in allowed]
-    if unknown:
-        raise BadInput(f"require_comment has {unknown[0]!r}, which is no outcome of it; use: {', '.join(allowed)}")
-    # Nobody can change anything on "please change it".
-    some += [outcome for outcome in allowed if outcome == "changes_requested" and outcome not in some]
-    return {"require_comment": always or type in _NEED_COMMENT, **({"comment_for": some} if some else {})}
-
-
-def _outcomes(outcomes: Sequence[str]) -> tuple[str, ...]:
-    chosen = tuple(outcomes) if isinstance(outcomes, list | tuple) else (outcomes,)
-    if not 1 <= len(chosen) <= 20 or not isinstance(outcomes, str | list | tuple):
-        raise BadInput(f"outcomes is {outcomes!r}; give 1 to 20 different ones")
-    for outcome in chosen:
-        if not isinstance(outcome, str) or not _OUTCOME.fullmatch(outcome) or outcome == "fail":
-            raise BadInput(f"outcome {outcome!r} is not a lower-case word such as 'approved' (a-z, 0-9, _, at most 64)")
-    if len(set(chosen)) != len(chosen):
-        raise BadInput(f"outcomes is {outcomes!r}; give 1 to 20 different ones")
-    return chosen
-
-
-def _positive(duration: Duration, what: str) -> float:
-    span = seconds(duration, what)
-    if span <= 0:
-        raise BadInput(f"{what} is {duration!r}; it must be longer than nothing")
-    return span
-
-
-def _json(leg: RunningLeg, value: Any, what: str) -> Any:
-    """The value as the ledger will give it back."""
-    limit = leg.rt.settings.payload_bytes
-    return leg.rt.codec.decode(leg.rt.codec.encode(value, what=what, limit_bytes=limit, setting="axme_payload_bytes"))

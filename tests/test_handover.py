@@ -282,3 +282,28 @@ def test_different_things_to_see_have_different_hashes(stage, axme, ask):
         "the payload differs"
     )
     assert wait_of(stage, ask({})).payload_hash == wait_of(stage, seen[0]).payload_hash
+
+
+def test_code_that_would_go_on_with_something_else_than_was_approved_is_parked(stage, axme):
+    """What it shows is reckoned anew by every run; if it is not what was approved, nothing happens with it."""
+    rows, done = [12], []
+
+    @axme.task
+    def publishing():
+        decision = wait_for_human("Publish?", to="ana", context={"rows": rows[0]})
+        done.append((decision.outcome, rows[0]))
+
+    refused, approved, accepted = (stage.submit(publishing.s()) for _ in range(3))
+    rows[0] = 1_000_000
+    stage.answer(refused, "rejected", by="ana")
+    parked = [stage.answer(intent, "approved", by="ana").legs()[0].parked for intent in (approved, accepted)]
+    before = list(done)
+    axme.unpark(accepted.id, by="ops", accept_drift=True)
+    rows[0] = 12
+    axme.unpark(approved.id, by="ops")
+    stage.run()
+
+    assert all("ana said approved to 'Publish?' as it was shown" in why for why in parked)
+    assert before == [("rejected", 1_000_000)], "a no authorises nothing, so it goes on"
+    assert done[1:] == [("approved", 12)] * 2
+    assert {stage.intent(i.id).status for i in (refused, approved, accepted)} == {Status.COMPLETED}

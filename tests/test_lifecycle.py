@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from axme_celery import IntentEnded, NotAllowed, WaitClosed, lifecycle
+from axme_celery import BadInput, IntentEnded, NotAllowed, WaitClosed, lifecycle
 from axme_celery.errors import StaleChange
 from axme_celery.lifecycle import MOVES, NOTES, Occasion
 from axme_celery.model import (
@@ -324,7 +324,11 @@ def test_whoever_is_excluded_may_not_answer():
 
 def test_reminders_come_at_their_interval_and_then_the_escalation():
     """Three reminders, then somebody else is asked as well; after that it is quiet."""
-    request = {"remind_every_seconds": 3600, "max_reminders": 3, "escalate_to": ["boss"]}
+    request = {
+        "remind_every_seconds": 3600,
+        "max_reminders": 3,
+        "escalation": [{"to": ["boss"], "after_seconds": None}],
+    }
     record = waiting(request=request, remind_at=NOON + HOUR)
     diary = []
 
@@ -357,7 +361,11 @@ def test_a_sweep_that_comes_late_does_not_make_up_for_missed_reminders():
 
 def test_an_escalation_in_time_ends_the_reminders():
     """``escalate_after`` does not wait for the last reminder."""
-    request = {"remind_every_seconds": 3600, "max_reminders": 9, "escalate_to": ["boss"]}
+    request = {
+        "remind_every_seconds": 3600,
+        "max_reminders": 9,
+        "escalation": [{"to": ["boss"], "after_seconds": None}],
+    }
     record = waiting(request=request, remind_at=NOON + HOUR, escalate_at=NOON + 1.5 * HOUR)
 
     record = after(record, fire(record, NOON + HOUR))
@@ -369,7 +377,11 @@ def test_an_escalation_in_time_ends_the_reminders():
 
 def test_a_timeout_goes_before_reminder_and_escalation():
     """A late sweep does not remind anybody of what is over."""
-    request = {"remind_every_seconds": 3600, "escalate_to": ["boss"], "on_timeout": "fail"}
+    request = {
+        "remind_every_seconds": 3600,
+        "escalation": [{"to": ["boss"], "after_seconds": None}],
+        "on_timeout": "fail",
+    }
     record = waiting(request=request, remind_at=NOON + HOUR, escalate_at=NOON + HOUR, timeout_at=NOON + 2 * HOUR)
 
     change = fire(record, NOON + 24 * HOUR)
@@ -533,7 +545,7 @@ class Decisions(RuleBasedStateMachine):
         """Carry out a decision as the ledger would; a refusal changes nothing."""
         try:
             changes = decision()
-        except (StaleChange, IntentEnded, WaitClosed, NotAllowed):
+        except (StaleChange, IntentEnded, WaitClosed, NotAllowed, BadInput):
             return
         for change in changes if isinstance(changes, tuple) else (changes,):
             if change is None:
@@ -617,16 +629,21 @@ class Decisions(RuleBasedStateMachine):
         moments=st.lists(st.floats(0.1, 9), min_size=5, max_size=5),
         present=st.lists(st.booleans(), min_size=5, max_size=5),
         on_timeout=st.sampled_from(["fail", "rejected"]),
+        policy=st.sampled_from(["any", "quorum"]),
+        fallback=st.booleans(),
     )
-    def the_body_waits(self, kind, quorum, moments, present, on_timeout) -> None:
+    def the_body_waits(self, kind, quorum, moments, present, on_timeout, policy, fallback) -> None:
         names = ("timeout_at", "remind_at", "escalate_at", "heartbeat_at", "poll_at")
         chosen = {n: self.now + h * HOUR for n, h, on in zip(names, moments, present, strict=True) if on}
         if kind is WaitKind.TIME:
             chosen = {"timeout_at": self.now + moments[0] * HOUR}
         request = {
             "outcomes": ["approved", "rejected"], "quorum": quorum, "remind_every_seconds": 3600, "max_reminders": 2,
-            "escalate_to": ["boss"], "heartbeat_seconds": 1800, "poll_every_seconds": 900, "on_timeout": on_timeout,
+            "escalation": [{"to": ["boss"], "after_seconds": None}, {"to": ["cto"], "after_seconds": 20000}],
+            "heartbeat_seconds": 1800, "poll_every_seconds": 900, "on_timeout": on_timeout, "reject_policy": policy,
         }  # fmt: skip
+        if fallback and "timeout_at" in chosen:
+            request |= {"fallback": ["night"], "timeout_seconds": 7200.0}
         wait = Wait(
             id=f"w-{next(_ids)}", intent_id=self.intent.id, leg_id=self.leg.id, name="w", nth=len(self.waits) + 1,
             position=0, run=self.leg.run, kind=kind, title="?", to=("ana",), request=request, opened_at=self.now,
@@ -639,6 +656,26 @@ class Decisions(RuleBasedStateMachine):
         record = self.any_wait(data)
         if record is not None:
             self.decide(lambda: lifecycle.answer(record, outcome=outcome, by=by, on=at(self.now)))
+
+    @rule(data=st.data(), by=st.sampled_from(["ana", "ben", "boss"]), to=st.sampled_from(["ben", "cem", "boss"]))
+    def somebody_delegates(self, data: st.DataObject, by: str, to: str) -> None:
+        record = self.any_wait(data)
+        if record is not None:
+            self.decide(lambda: lifecycle.delegate(record, to, by=by, names=(), reason=None, on=at(self.now)))
+
+    @rule(data=st.data(), to=st.sets(st.sampled_from(["ana", "ben", "cem"]), min_size=1))
+    def an_operator_reassigns(self, data: st.DataObject, to: set[str]) -> None:
+        record = self.any_wait(data)
+        if record is not None:
+            self.decide(lambda: lifecycle.reassign(record, tuple(sorted(to)), by="ops", reason="r", on=at(self.now)))
+
+    @rule(data=st.data(), hours=st.floats(0.1, 9), whole=st.booleans())
+    def somebody_asks_for_more_time(self, data: st.DataObject, hours: float, whole: bool) -> None:
+        record, until = self.any_wait(data), self.now + hours * HOUR
+        if whole:
+            self.decide(lambda: lifecycle.extend_intent(self.intent, until, by="ops", reason=None, on=at(self.now)))
+        elif record is not None:
+            self.decide(lambda: lifecycle.extend_wait(record, until, by="ops", reason=None, on=at(self.now)))
 
     @rule(data=st.data())
     def the_sweep_comes_by(self, data: st.DataObject) -> None:
@@ -691,6 +728,19 @@ class Decisions(RuleBasedStateMachine):
             if wait.status is not WaitStatus.OPEN:
                 assert self.closed.setdefault(wait.id, wait) == wait
                 assert wait.due_at is None and wait.closed_at is not None
+
+    @invariant()
+    def nobody_has_two_voices(self) -> None:
+        for wait in self.waits.values():
+            voices = [vote["by"] for vote in wait.votes] + [given["by"] for given in wait.delegations]
+            assert len(set(voices)) == len(voices)
+            assert wait.kind is not WaitKind.HUMAN or wait.to
+
+    @invariant()
+    def what_is_shown_stays_as_it_was(self) -> None:
+        for wait in self.waits.values():
+            if wait.kind is WaitKind.HUMAN:
+                assert wait.payload_hash == lifecycle.shown_hash(wait.title, wait.request, self.intent.payload)
 
     @invariant()
     def whatever_rests_has_something_that_will_move_it(self) -> None:

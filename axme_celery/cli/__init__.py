@@ -40,6 +40,8 @@ VERBS = {
     "reject": ".answers:reject",
     "complete-tool": ".answers:complete_tool",
     "dead-letters": ".dead_letters:dead_letters",
+    "webhooks": ".webhooks:webhooks",
+    "deliveries": ".webhooks:deliveries",
     "keys": ".keys:keys",
     "web": ".web:web",
     "sweep": ".upkeep:sweep",

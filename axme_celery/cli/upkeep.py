@@ -65,6 +65,8 @@ def sweep(axme: Axme, rebuild: bool, as_json: bool) -> None:
     if counts:
         # A wake-up is decided a little ahead and leaves at its very moment: be there to send it.
         time.sleep(min(AHEAD_TICKS * rt.settings.tick_seconds, HORIZON_SECONDS))
+    if not axme.drain(rt.settings.webhook_deadline_seconds, webhooks=True):
+        note("not every webhook that is due was sent yet; the next sweep goes on")
     if as_json:
         print_json(counts)
     else:

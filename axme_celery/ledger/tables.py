@@ -193,6 +193,8 @@ waits = Table(
     Column("reminders", Integer, nullable=False),
     Column("escalate_at", Moment),
     Column("escalated_at", Moment),
+    Column("escalations", Integer, nullable=False),
+    Column("fell_back_at", Moment),
     Column("heartbeat_at", Moment),
     Column("poll_at", Moment),
     Column("due_at", Moment),

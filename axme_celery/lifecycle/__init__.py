@@ -3,8 +3,9 @@
 Pure: no clock, no store, no randomness. A decision takes what was loaded, the
 occasion (the moment and fresh ids), and returns a ``Change``; or it refuses by
 raising. ``moves`` has the tables, ``runs`` a leg's life, ``waits`` a wait's,
-``voters`` who may answer one, ``handover`` how it is passed on or given more
-time, ``ends`` how an intent is ended from outside.
+``voters`` who may answer one, ``nudges`` what happens while nobody does,
+``handover`` how it is passed on or given more time, ``ends`` how an intent is
+ended from outside.
 """
 
 from . import agents
@@ -13,6 +14,7 @@ from .ends import fail as fail_from_outside
 from .gates import GATE, gated
 from .handover import delegate, extend_intent, extend_wait, reassign
 from .moves import MOVES, NOTES, Occasion
+from .nudges import due, pending, with_moments
 from .runs import (
     claim,
     complete,
@@ -29,7 +31,7 @@ from .runs import (
 )
 from .shown import shown_hash
 from .voters import REQUESTER, Refusal, barred, folded, may_answer, needs_comment, vote_of
-from .waits import answer, due, fire, heartbeat, open_wait, rest_again
+from .waits import answer, fire, heartbeat, open_wait, rest_again
 
 __all__ = [
     "GATE",
@@ -60,6 +62,7 @@ __all__ = [
     "needs_comment",
     "open_wait",
     "park",
+    "pending",
     "reassign",
     "repeat",
     "replay_from",
@@ -71,4 +74,5 @@ __all__ = [
     "time_out",
     "unpark",
     "vote_of",
+    "with_moments",
 ]

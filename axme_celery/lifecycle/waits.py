@@ -10,7 +10,6 @@ from ..errors import NotAllowed, ShownChanged, WaitClosed
 from ..model import (
     Change,
     Delivery,
-    DeliveryKind,
     Intent,
     Leg,
     LegStatus,
@@ -22,6 +21,7 @@ from ..model import (
 )
 from .gates import GATE, after_gate
 from .moves import Occasion, Story
+from .nudges import due, fall_back, may_fall_back, nudge, pending
 from .outgoing import cancel_children, leg_delivery, notice_delivery, present, text_of
 from .runs import next_run
 from .shown import shown_hash
@@ -37,6 +37,9 @@ def open_wait(intent: Intent, leg: Leg, wait: Wait, *, child: Change | None, on:
             request=without_requester(wait.request, intent.requester),
             payload_hash=shown_hash(wait.title, wait.request, intent.payload),
         )
+        if not pending(wait) and may_fall_back(wait):
+            # Nobody it is for may answer it.
+            wait = replace(wait, to=tuple(wait.request["fallback"]), fell_back_at=on.now)
     resting = replace(leg, status=LegStatus.WAITING, attempts=leg.attempts - 1, has_history=True)
     story = Story(intent, on.now)
     story.tell(
@@ -107,8 +110,9 @@ def answer(
         wait = replace(wait, votes=(*wait.votes, vote))
         quorum = int(wait.request.get("quorum", 1))
         agreeing = sum(1 for v in wait.votes if v["outcome"] == outcome)
-        # A quorum is asked of the first outcome, the one that says yes; any other outcome closes at once.
-        if outcome == wait.request["outcomes"][0] and agreeing < quorum:
+        # A quorum is asked of the first outcome, the one that says yes; any other closes at once, unless it needs one too.
+        counted = outcome == wait.request["outcomes"][0] or wait.request.get("reject_policy") == "quorum"
+        if counted and agreeing < quorum:
             story = Story(record.intent, on.now)
             story.tell(
                 "intent.voted", actor=by, leg_id=wait.leg_id, wait_id=wait.id, outcome=outcome, comment=comment,
@@ -135,59 +139,10 @@ def fire(record: WaitRecord, *, ahead: timedelta, on: Occasion) -> Change | None
         )
         return _resume(record, closed, at=wait.timeout_at, on=on)
     if wait.timeout_at is not None and wait.timeout_at <= on.now:
-        return _expire(record, "timeout", on)
+        return fall_back(record, on=on) if may_fall_back(wait) else _expire(record, "timeout", on)
     if wait.heartbeat_at is not None and wait.heartbeat_at <= on.now:
         return _expire(record, "heartbeat_missed", on)
-    return _nudge(record, on)
-
-
-def _nudge(record: WaitRecord, on: Occasion) -> Change | None:
-    """Escalation, reminder and poll: the wait stays open, its next moment moves on."""
-    wait, story, outbox = record.wait, Story(record.intent, on.now), list[Delivery]()
-    request = wait.request
-    if wait.escalate_at is not None and wait.escalate_at <= on.now:
-        added = tuple(request.get("escalate_to", ()))
-        wait = replace(
-            wait, to=tuple(dict.fromkeys((*wait.to, *added))), escalate_at=None, escalated_at=on.now, remind_at=None
-        )
-        story.tell("intent.escalated", actor="clock", leg_id=wait.leg_id, wait_id=wait.id, escalated_to=list(added))
-        outbox.append(notice_delivery(story.intent, wait, "escalation", added, on))
-    elif wait.remind_at is not None and wait.remind_at <= on.now:
-        every = timedelta(seconds=request["remind_every_seconds"])
-        count = wait.reminders + 1
-        last = count >= request.get("max_reminders", 3)
-        following = max(wait.remind_at + every, on.now + every / 2)
-        escalate_at = wait.escalate_at
-        if last and request.get("escalate_to") and escalate_at is None:
-            escalate_at = following
-        wait = replace(wait, reminders=count, remind_at=None if last else following, escalate_at=escalate_at)
-        story.tell(
-            "intent.reminder",
-            actor="clock",
-            leg_id=wait.leg_id,
-            wait_id=wait.id,
-            number=count,
-            pending_with=list(wait.to),
-        )
-        outbox.append(notice_delivery(story.intent, wait, "reminder", wait.to, on))
-    if wait.poll_at is not None and wait.poll_at <= on.now:
-        wait = replace(wait, poll_at=on.now + timedelta(seconds=request["poll_every_seconds"]))
-        outbox.append(
-            Delivery(
-                id=on.new_id(),
-                kind=DeliveryKind.POLL,
-                intent_id=wait.intent_id,
-                leg_id=wait.leg_id,
-                body={"wait_id": wait.id},
-                next_at=on.now,
-            )
-        )
-    if wait is record.wait:
-        return None
-    wait = replace(wait, due_at=due(wait))
-    if not story.events:
-        return Change(waits=((record.wait, wait),), outbox=tuple(outbox))
-    return story.change(waits=((record.wait, wait),), outbox=tuple(outbox))
+    return nudge(record, on)
 
 
 def heartbeat(wait: Wait, *, on: Occasion) -> Change:
@@ -198,14 +153,6 @@ def heartbeat(wait: Wait, *, on: Occasion) -> Change:
         return Change()
     later = replace(wait, heartbeat_at=on.now + timedelta(seconds=silence))
     return Change(waits=((wait, replace(later, due_at=due(later))),), durable=False)
-
-
-def due(wait: Wait) -> datetime | None:
-    """The next moment anybody must look at a wait; None when closed or timeless."""
-    if wait.status is not WaitStatus.OPEN:
-        return None
-    moments = (wait.timeout_at, wait.remind_at, wait.escalate_at, wait.heartbeat_at, wait.poll_at)
-    return min((m for m in moments if m is not None), default=None)
 
 
 def _resume(record: WaitRecord, closed: Wait, *, at: datetime, on: Occasion) -> Change:

@@ -322,9 +322,9 @@ def test_how_the_work_goes_is_read_from_the_ledger(desk):
     )  # fmt: skip
     write(
         'INSERT INTO axme_waits (id, intent_id, leg_id, name, nth, position, run, kind, status, title, request, "to",'
-        " opened_at, timeout_at, reminders, votes, delegations)"
+        " opened_at, timeout_at, reminders, votes, delegations, escalations)"
         " VALUES ('w', :id, 'l', 'n', 1, 0, 1, 'HUMAN', 'OPEN', 't', '{}', '[]',"
-        " :opened, :timeout, 0, '[]', '[]')",
+        " :opened, :timeout, 0, '[]', '[]', 0)",
         id=intents[1].id, opened=at(hours=1), timeout=at(days=-2),
     )  # fmt: skip
 

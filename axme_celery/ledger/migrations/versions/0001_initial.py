@@ -136,6 +136,8 @@ def _ledger() -> None:
         sa.Column("reminders", sa.Integer(), nullable=False),
         sa.Column("escalate_at", sa.DateTime(timezone=True)),
         sa.Column("escalated_at", sa.DateTime(timezone=True)),
+        sa.Column("escalations", sa.Integer(), nullable=False),
+        sa.Column("fell_back_at", sa.DateTime(timezone=True)),
         sa.Column("heartbeat_at", sa.DateTime(timezone=True)),
         sa.Column("poll_at", sa.DateTime(timezone=True)),
         sa.Column("due_at", sa.DateTime(timezone=True)),
