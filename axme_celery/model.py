@@ -333,6 +333,8 @@ class DeadLetter:
     replayed_as: str | None = None
     closed_by: str | None = None
     closed_at: datetime | None = None
+    #: In the words of whoever closed it.
+    closed_reason: str | None = None
 
 
 class Fence(NamedTuple):
@@ -373,8 +375,8 @@ class Change:
     outbox: tuple[Delivery, ...] = ()
     early: tuple[EarlyAnswer, ...] = ()
     dead: tuple[DeadLetter, ...] = ()
-    #: A dead letter closed by this: (id, state, replayed_as, closed_by).
-    closes: tuple[tuple[str, str, str | None, str | None], ...] = ()
+    #: A dead letter closed by this: (id, state, replayed_as, closed_by, closed_reason).
+    closes: tuple[tuple[str, str, str | None, str | None, str | None], ...] = ()
     #: False where losing the write in a database crash harms nothing: the commit need not wait for the disk.
     durable: bool = True
 

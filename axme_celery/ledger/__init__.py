@@ -45,13 +45,13 @@ from .health import Health, health
 from .hooks import HookStore
 from .keys import KeyShelf
 from .mailboxes import SqlMailboxes
-from .views import Views
+from .views import SqlViews
 from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of, with_fanout
 
 T = TypeVar("T")
 
 
-class SqlLedger(KeyShelf, Views):
+class SqlLedger(KeyShelf):
     """The ledger at one database URL. Connects on first use; safe across fork.
 
     ``clock`` replaces the database's own time (tests move it). ``secret`` makes the audit chain a keyed one.
@@ -64,6 +64,8 @@ class SqlLedger(KeyShelf, Views):
         #: Agents outside Celery and what lies there for them.
         self.mailboxes = SqlMailboxes(self._access, self._is_sqlite)
         #: Requests already answered, and messages.
+        #: What pages ask.
+        self.views = SqlViews(self._access, self._is_sqlite)
         self.exchange = SqlExchange(self._access, self._is_sqlite)
         if clock is not None:
             self._clock: LedgerClock | HostClock = HostClock(clock)

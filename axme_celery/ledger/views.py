@@ -46,8 +46,8 @@ _HUMAN: ColumnElement[str] = literal_column("'HUMAN'")
 INBOX_ROWS = 500
 
 
-class Views:
-    """Questions of pages; one of a ledger's parts."""
+class SqlViews:
+    """Questions of pages; promises are those of the ``Views`` port."""
 
     def __init__(self, access: Access, is_sqlite: bool) -> None:
         self._access = access
@@ -216,9 +216,9 @@ class Views:
             found: list[tuple[int, str, int]] = []
             for what, moment in ((literal("SUBMITTED"), c.created_at), (c.status, c.ended_at)):
                 bucket = _bucket(connection, moment, bucket_seconds)
-                query = select(bucket.label("at"), what.label("what"), func.count().label("count"))
+                query = select(bucket.label("at"), what.label("what"), func.count().label("many"))
                 query = query.where(moment >= since, *_owned(owner)).group_by("at", "what")
-                found += [(int(row.at), str(row.what), int(row.count)) for row in connection.execute(query)]
+                found += [(int(row.at), str(row.what), int(row.many)) for row in connection.execute(query)]
             return found
 
         return self._access.ask(ask)
@@ -273,4 +273,4 @@ def _bucket(connection: Connection, moment: ColumnElement[Any], seconds: int) ->
     return epoch - epoch % seconds
 
 
-__all__ = ["MOST_COUNTED", "Views"]
+__all__ = ["MOST_COUNTED", "SqlViews"]

@@ -183,7 +183,7 @@ class Hub:
                     self._looker = None
                     return
             try:
-                moved = self._runtime().ledger.seqs([t.name for t in topics if isinstance(t, _Events)])
+                moved = self._runtime().ledger.views.seqs([t.name for t in topics if isinstance(t, _Events)])
                 for topic in topics:
                     topic.look(moved)
             except AxmeError as error:
@@ -341,7 +341,7 @@ class _Inbox(_Topic):
 
 def inbox_version(rt: Runtime, names: Sequence[str]) -> str:
     """A short text that is another one whenever something in the inbox is."""
-    return hashlib.sha256(repr(rt.ledger.inbox_marks(names)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(rt.ledger.views.inbox_marks(names)).encode()).hexdigest()[:16]
 
 
 __all__ = ["Full", "Hub", "Seat", "close_all", "inbox_version"]

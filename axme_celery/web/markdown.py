@@ -26,11 +26,15 @@ def _renderer() -> Any:
 
     # js-default has HTML off. The reader of one heading's page may have come by its own headings: ours start lower.
     renderer = MarkdownIt("js-default", {"html": False, "linkify": False}).disable("image")
-    renderer.validateLink = lambda target: safe_link(target) is not None  # type: ignore[method-assign]
+    renderer.validateLink = _is_safe  # type: ignore[method-assign]
     renderer.add_render_rule("link_open", _open_link)
     renderer.add_render_rule("heading_open", _heading)
     renderer.add_render_rule("heading_close", _heading)
     return renderer
+
+
+def _is_safe(url: str) -> bool:
+    return safe_link(url) is not None
 
 
 def _open_link(self: Any, tokens: Any, index: int, options: Any, env: Any) -> str:

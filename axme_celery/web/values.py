@@ -82,6 +82,16 @@ def pretty(value: Any) -> str:
         raise NotJson(f"this value cannot be shown: {wrong}") from wrong
 
 
+def brief(value: Any) -> str:
+    """A value on one line."""
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ", ".join(value)
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):
+        return "…"
+
+
 def difference(before: Any, after: Any) -> list[tuple[str, str]]:
     """A unified difference as (kind, line): kind is "+", "-", "@" or " "."""
     old, new = (each if isinstance(each, str) else pretty(each) for each in (before, after))
@@ -102,7 +112,7 @@ def safe_link(target: object) -> str | None:
 
 def _row(name: str, value: Any) -> Row:
     match value:
-        case None:
+        case _ if value is None or value in ([], {}):
             return Row(name, "none", "none")
         case bool():
             return Row(name, "yes" if value else "no")

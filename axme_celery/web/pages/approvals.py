@@ -7,8 +7,8 @@ from typing import Any
 from flask import redirect, request, url_for
 from werkzeug import Response
 
-from ... import forms, handover, lifecycle
 from ... import answer as verbs
+from ... import forms, handover, lifecycle
 from ...errors import BadInput, NotAllowed, NotFound, ShownChanged, WaitClosed
 from ...model import Event, JsonDict, WaitKind, WaitRecord, WaitStatus
 from ...who import Actor, Role

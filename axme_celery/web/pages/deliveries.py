@@ -23,7 +23,7 @@ def deliveries() -> Any:
         "due_at": ledger.now() if given["only"] == "due" else None,
     }
     lines, older, first = cut(
-        ledger.find_deliveries(asked, actor.owner, place(), LINES + 1), lambda each: (each.next_at, each.id)
+        ledger.views.find_deliveries(asked, actor.owner, place(), LINES + 1), lambda each: (each.next_at, each.id)
     )  # fmt: skip
     return page(
         "_deliveries_live.html" if part_wanted() else "deliveries.html",

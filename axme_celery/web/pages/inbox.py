@@ -8,8 +8,8 @@ from typing import Any
 from flask import redirect, url_for
 from werkzeug import Response
 
+from ...asking import OUTCOMES
 from ...model import Intent, Wait
-from ...wait import OUTCOMES
 from ...who import Role
 from ..house import house, need
 from ..live import inbox_version
@@ -25,7 +25,7 @@ def home() -> Response:
     """People come to see what they are asked; operators, how the house is."""
     actor = need()
     rt = house().rt
-    mine = rt.ledger.count_inbox(sorted(actor.names), actor.owner)
+    mine = rt.ledger.views.count_inbox(sorted(actor.names), actor.owner)
     is_here_for_more = actor.may(Role.OPERATOR) and not mine
     return redirect(url_for("axme.pages.intents" if is_here_for_more else "axme.pages.inbox"))
 
@@ -43,7 +43,7 @@ def inbox() -> Any:
         "task_type": given["task_type"] if given["task_type"] in OUTCOMES else "",
         "overdue_at": now if given["only"] == "overdue" else None,
     }
-    found = ledger.inbox_page(names, actor.owner, asked, order, place(), LINES + 1)
+    found = ledger.views.inbox_page(names, actor.owner, asked, order, place(), LINES + 1)
     lines, older, first = cut(found, lambda line: _place_of(line, order))
     return page(
         "_inbox_live.html" if part_wanted() else "inbox.html",
@@ -53,8 +53,8 @@ def inbox() -> Any:
         first=first,
         given={**given, "order": order},
         task_types=list(OUTCOMES),
-        count=ledger.count_inbox(sorted(actor.names), actor.owner),
-        overdue=ledger.count_inbox(sorted(actor.names), actor.owner, now),
+        count=ledger.views.count_inbox(sorted(actor.names), actor.owner),
+        overdue=ledger.views.count_inbox(sorted(actor.names), actor.owner, now),
         version=inbox_version(house().rt, sorted(actor.names)),
         is_late=lambda wait: (wait.wanted_at or wait.timeout_at or _NEVER) < now,
         wanted=lambda wait: wait.wanted_at or wait.timeout_at,

@@ -32,7 +32,7 @@ def intents() -> Any:
     asked["status"] = [each for each in given["status"].split(",") if each in list(Status)] or None
     asked["owner"] = actor.owner
     lines, older, first = cut(
-        ledger.find_intents(asked, place(), LINES + 1), lambda intent: (intent.created_at, intent.id)
+        ledger.views.find_intents(asked, place(), LINES + 1), lambda intent: (intent.created_at, intent.id)
     )
     return page(
         "_intents_live.html" if part_wanted() else "intents.html",
@@ -41,9 +41,8 @@ def intents() -> Any:
         older=older,
         first=first,
         given=given,
-        counts=ledger.count_by_status(actor.owner),
+        counts=ledger.views.count_by_status(actor.owner),
         statuses=[each for each in Status if each is not Status.CREATED],
-        address_with=address_with,
     )
 
 
@@ -150,7 +149,8 @@ def _progress(legs: list[Leg]) -> dict[str, Progress]:
 
 def _places(steps: list[Checkpoint], waits: list[Wait]) -> list[str]:
     """Where a fork may begin: "name#n", in the order they came."""
-    places = [(each.leg_id, each.position, f"{each.name}#{each.nth}") for each in (*steps, *waits)]
+    recorded: list[Checkpoint | Wait] = [*steps, *waits]
+    places = [(each.leg_id, each.position, f"{each.name}#{each.nth}") for each in recorded]
     return list(dict.fromkeys(name for _, _, name in sorted(places)))[:500]
 
 
@@ -158,7 +158,7 @@ def _details(event: Event) -> str:
     """What an event says besides its type, on one line."""
     told = visible(event.details)
     return "  ".join(
-        f"{name}: {each if isinstance(each, str) else values.pretty(each)}"
+        f"{name}: {each if isinstance(each, str) else values.brief(each)}"
         for name, each in told.items()
-        if each is not None and name not in ("wait_id",)
+        if each is not None and name not in ("wait_id", "payload_hash")
     )[:600]

@@ -30,17 +30,17 @@ def dead_letters() -> Any:
     asked = {**given, "state": "" if state == "all" else state}
     after = request.args.get("after", "")[:36] or None
     lines, older, first = cut(
-        ledger.find_letters(asked, actor.owner, after, LINES + 1), lambda line: line[0].id
+        ledger.views.find_letters(asked, actor.owner, after, LINES + 1), lambda line: line[0].id
     )  # fmt: skip
     return page(
         "_letters_live.html" if part_wanted() else "dead_letters.html",
         tab="dead_letters",
-        groups=ledger.letter_groups(actor.owner),
+        groups=ledger.views.letter_groups(actor.owner),
         lines=lines,
         older=older,
         first=first,
         given={**given, "state": state},
-        count=ledger.count_letters(actor.owner),
+        count=ledger.views.count_letters(actor.owner),
         most=MOST_AT_ONCE,
     )
 
@@ -82,7 +82,7 @@ def _chosen(actor: Actor) -> list[DeadLetter]:
     ledger = house().rt.ledger
     if request.form.get("group_code"):
         wanted = {"state": "OPEN", "kind": request.form.get("group_kind", ""), "code": request.form["group_code"]}
-        return [letter for letter, _ in ledger.find_letters(wanted, actor.owner, None, MOST_AT_ONCE)]
+        return [letter for letter, _ in ledger.views.find_letters(wanted, actor.owner, None, MOST_AT_ONCE)]
     found = []
     for letter_id in request.form.getlist("letter")[:MOST_AT_ONCE]:
         letter = ledger.dead_letter(letter_id)

@@ -45,10 +45,10 @@ def overview() -> Any:
         last_tick=last_tick,
         is_swept=last_tick is not None
         and (now - last_tick).total_seconds() < max(TICKS_LATE * rt.settings.tick_seconds, 5),
-        counts=rt.ledger.count_by_status(actor.owner),
-        letters=rt.ledger.count_letters(actor.owner),
-        asked=rt.ledger.count_inbox([], actor.owner),
-        overdue=rt.ledger.count_inbox([], actor.owner, now),
+        counts=rt.ledger.views.count_by_status(actor.owner),
+        letters=rt.ledger.views.count_letters(actor.owner),
+        asked=rt.ledger.views.count_inbox([], actor.owner),
+        overdue=rt.ledger.views.count_inbox([], actor.owner, now),
         charts=charts,
         window=window,
         windows=list(WINDOWS),
@@ -73,10 +73,10 @@ def _charts(now: datetime, length: timedelta, width: int, owner: str | None) -> 
     first = int(since.timestamp()) // width * width
     starts = list(range(first, int(now.timestamp()) + 1, width))
     counts: dict[tuple[int, str], int] = {}
-    for at, what, count in ledger.throughput(since, width, owner):
+    for at, what, count in ledger.views.throughput(since, width, owner):
         counts[at, what] = counts.get((at, what), 0) + count
     waited: dict[int, list[float]] = {}
-    for opened, closed, _ in ledger.waited(since, owner):
+    for opened, closed, _ in ledger.views.waited(since, owner):
         waited.setdefault(int(closed.timestamp()) // width * width, []).append((closed - opened).total_seconds())
     return {
         "at": starts,

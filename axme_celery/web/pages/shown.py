@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -49,11 +49,13 @@ def page(template: str, **given: Any) -> str:
         f"axme/{template}",
         actor=current_actor() if well else None,
         now=here.rt.ledger.now() if well else None,
+        address_with=address_with,
         asset=asset,
         badge=badge,
         csrf=csrf,
         markdown=markdown,
         moment=moment,
+        moment_of=lambda epoch: moment(datetime.fromtimestamp(epoch, UTC), how="at"),
         pages=PAGES,
         path=request.path,
         pretty=values.pretty,
@@ -162,5 +164,5 @@ def may(actor: Actor | None, role: Role) -> bool:
 
 __all__ = [
     "address_with", "asset", "badge", "distance", "may", "moment", "page", "part_wanted", "reason_given", "shown", "visible",
-    
+
 ]  # fmt: skip

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from ...model import Checkpoint, Event, Leg, Wait
 
 WIDTH = 1000.0
-LANE = 44.0
-TOP = 28.0
+LANE = 50.0
+TOP = 24.0
 #: Lanes beyond these are in the table only.
 MOST_LANES = 40
 #: Marks of one lane; beyond them they would be one black bar.
@@ -134,7 +135,7 @@ def _lane(
 
 def _placed(bar: Bar, axis: _Axis) -> Bar:
     x = axis.x(bar.start)
-    return Bar(bar.kind, bar.words, bar.start, bar.end, x, max(3.0, axis.x(bar.end) - x), bar.goes_on)
+    return Bar(bar.kind, bar.words, bar.start, bar.end, x, max(4.0, axis.x(bar.end) - x), bar.goes_on)
 
 
 class _Axis:
@@ -144,7 +145,7 @@ class _Axis:
         stops = sorted(set(moments))
         if len(stops) == 1:
             stops.append(stops[0] + timedelta(seconds=1))
-        lengths = [max((b - a).total_seconds(), 1e-6) for a, b in zip(stops, stops[1:], strict=False)]
+        lengths = [max((b - a).total_seconds(), 1e-6) for a, b in pairwise(stops)]
         widths = [length ** (1 / 3) if folded else length for length in lengths]
         scale = WIDTH / sum(widths)
         self._stops = [(stops[0], 0.0)]
@@ -155,7 +156,7 @@ class _Axis:
         """Where a moment is."""
         if at <= self._stops[0][0]:
             return 0.0
-        for (a, x1), (b, x2) in zip(self._stops, self._stops[1:], strict=False):
+        for (a, x1), (b, x2) in pairwise(self._stops):
             if at <= b:
                 return round(x1 + (x2 - x1) * ((at - a) / (b - a)), 1)
         return WIDTH
@@ -164,7 +165,7 @@ class _Axis:
         """Moments to write along the axis, far enough apart to be read: (place, moment, how it is aligned)."""
         chosen: list[tuple[float, datetime, str]] = []
         for at, x in self._stops:
-            if not chosen or (x - chosen[-1][0] > 150 and x < WIDTH - 150):
+            if not chosen or (x - chosen[-1][0] > 130 and x < WIDTH - 130):
                 chosen.append((round(x, 1), at, "start" if not chosen else "middle"))
         chosen.append((WIDTH, self._stops[-1][0], "end"))
         return chosen
