@@ -15,7 +15,7 @@ from . import lifecycle
 from .beats import best_effort, carry_out, occasion
 from .errors import BadInput, HandledByQueue, IntentEnded, NotFound, StaleChange, StaleGeneration
 from .model import Change, Delivery, Intent, JsonDict, Leg, LegStatus, Status
-from .parties import MODES, Agent, HandOut, Policy, address, is_address
+from .parties import MODES, Agent, HandOut, Message, Policy, address, is_address
 from .ports import Runtime
 from .texts import line, text
 
@@ -37,7 +37,7 @@ def offer(rt: Runtime, delivery: Delivery) -> bool:
         now, intent = rt.ledger.now(), rt.ledger.intent(leg.intent_id)
         owner = None if intent is None else intent.owner
         rt.ledger.mailboxes.offer(Agent(address=leg.task, owner=owner, created_at=now, updated_at=now), delivery)
-        best_effort(lambda: rt.tracker.tell(leg.task, rt.ledger.mailboxes.cursor(leg.task)))
+        best_effort(lambda: rt.tracker.tell({leg.task: rt.ledger.mailboxes.cursor(leg.task)}))
     return True
 
 
@@ -279,6 +279,25 @@ def change_terms(
     return changed
 
 
+def send_message(rt: Runtime, intent_id: str, message: str, *, by: str) -> Message:
+    """Somebody writes in an intent's thread. Raises IntentEnded, NotFound, BadInput."""
+    text(message, "message", longest=131072)
+    made = Message(
+        id=rt.new_id(), intent_id=intent_id, event_type="message.sent", actor=by, details={"message": message},
+        at=rt.ledger.now(),
+    )  # fmt: skip
+    # The message first: a line in the log that names it is then never wrong.
+    _open(rt, intent_id)
+    rt.ledger.exchange.say(made)
+
+    def decide() -> Sequence[Change]:
+        intent = _open(rt, intent_id)
+        return [lifecycle.agents.note(intent, "intent.message_sent", by=by, on=occasion(rt), message_id=made.id)]
+
+    carry_out(rt, decide)
+    return made
+
+
 def generation(intent: Intent) -> int:
     """How often its terms were changed."""
     return int((intent.terms or {}).get("generation", 0))
@@ -347,5 +366,5 @@ def _open(rt: Runtime, intent_id: str) -> Intent:
 
 __all__ = [
     "LEASE_SECONDS", "LONGEST_LEASE_SECONDS", "begin", "change_terms", "check_generation", "complete", "generation",
-    "give_back", "lapsed_leases", "listening", "offer", "refusal", "register", "renew", "take", "transfer",
+    "give_back", "lapsed_leases", "listening", "offer", "refusal", "register", "renew", "send_message", "take", "transfer",
 ]  # fmt: skip

@@ -8,7 +8,8 @@ from typing import Any
 
 from . import lifecycle
 from .beats import announce, carry_out, occasion
-from .errors import BadInput, IntentEnded, NotFound, StaleChange, WaitClosed
+from .desk import Link, LinkState
+from .errors import BadInput, IntentEnded, LinkInvalid, NotFound, StaleChange, WaitClosed
 from .model import Change, EarlyAnswer, Intent, Status, Wait, WaitKind, WaitStatus
 from .ports import Runtime
 from .texts import line, text
@@ -24,16 +25,20 @@ def answer(
     data: Any = None,
     groups: Collection[str] | None = None,
     expected_hash: str | None = None,
+    via: str | None = None,
+    link: Link | None = None,
 ) -> Intent:
     """A person's answer to a human wait (its id, or the id of an intent that has exactly one open).
 
     groups:        what the person is in, where the caller knows who they are: they must then be among those the wait
                    is for. None: the caller vouches for them.
     expected_hash: the wait's ``payload_hash`` when the person was shown it.
+    via:           how the caller knows who they are ("key", "link", ...); kept in the history.
+    link:          of a notice, used up by this answer in the same transaction.
 
     The same person giving the same answer again is told that it stands. Raises WaitClosed (who, when) for a closed
     wait, NotAllowed for a person who may not answer, ShownChanged when what they saw is not what the wait shows now,
-    BadInput for an outcome, comment or form data that does not fit.
+    LinkInvalid when the link has been used meanwhile, BadInput for an outcome, comment or form data that does not fit.
     """
     line(by, "by")
     wait_id = human_wait(rt, wait)
@@ -55,12 +60,19 @@ def answer(
             fitting = _fitting(rt, record.wait, outcome, comment, data)
         change = lifecycle.answer(
             record, outcome=outcome, by=by, comment=comment, data=fitting, names=groups, expected_hash=expected_hash,
-            on=occasion(rt),
+            via=via, on=occasion(rt),
         )  # fmt: skip
-        return [change]
+        return [change if link is None else replace(change, links=(_used(rt, link),))]
 
     changes = carry_out(rt, decide)
     return answered[0] if not changes or changes[0].intent is None else changes[0].intent
+
+
+def _used(rt: Runtime, link: Link) -> tuple[Link, Link]:
+    now = rt.ledger.desks.link(link.hash)
+    if now is None or now.state is not LinkState.OPEN:
+        raise LinkInvalid("used" if now is not None and now.state is LinkState.USED else "unknown")
+    return now, replace(now, state=LinkState.USED, closed_at=rt.ledger.now())
 
 
 def complete_tool(rt: Runtime, tool: str, job_id: str, result: Any = None, error: Any = None) -> None:

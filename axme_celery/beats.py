@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from .errors import StaleChange, TrackerUnavailable
 from .lifecycle import Occasion
-from .model import Change, Timer, WaitKind, WaitStatus
+from .model import Change, Lease, Timer, WaitKind, WaitStatus
 from .ports import Runtime
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,11 @@ def best_effort(tell: Callable[[], None]) -> None:
         log.warning("tracker unavailable, going on without: %s", error)
 
 
-def tell_tracker(rt: Runtime, changes: Sequence[Change]) -> None:
-    """Timers that fall due soon, timers that are gone, and where the intents are now. Raises TrackerUnavailable."""
+def tell_tracker(rt: Runtime, changes: Sequence[Change], ended: Sequence[Lease] = ()) -> None:
+    """Timers that fall due soon or are gone, where the intents are now, and which runs have ended.
+
+    Raises TrackerUnavailable.
+    """
     soon = rt.ledger.now() + HORIZON
     timers, gone = [], []
     for change in changes:
@@ -96,8 +99,7 @@ def tell_tracker(rt: Runtime, changes: Sequence[Change]) -> None:
         rt.tracker.schedule(timers)
     if gone:
         rt.tracker.unschedule(gone)
-    for change in changes:
-        if change.intent is not None:
-            rt.tracker.tell(change.intent.id, change.intent.seq)
+    told = {change.intent.id: change.intent.seq for change in changes if change.intent is not None}
     if any(wait.kind is WaitKind.HUMAN for change in changes for _, wait in change.waits):
-        rt.tracker.tell(INBOXES, int(rt.ledger.now().timestamp() * 1_000_000))
+        told[INBOXES] = int(rt.ledger.now().timestamp() * 1_000_000)
+    rt.tracker.tell(told, ended)

@@ -159,6 +159,16 @@ def _cidrs(value: Any, key: str) -> tuple[str, ...]:
     return names
 
 
+def _secrets(value: Any, key: str) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(
+        isinstance(tool, str) and isinstance(secret, str) and len(secret.removeprefix("whsec_")) >= 24
+        for tool, secret in value.items()
+    ):
+        # Never show the value: it is a secret.
+        raise BadSetting(f'{key} must map each tool to its secret, "whsec_" and at least 24 characters of base64')
+    return dict(value)
+
+
 def _business_hours(value: Any, key: str) -> dict[str, Any]:
     try:
         return BusinessHours.read(value, key).as_json()
@@ -241,6 +251,16 @@ class Settings:
          "*private_key*", "*cookie*"), _names('field names like "*token*"'),
         doc="Fields whose values pages, streams and exports show as dots, wherever they are in a payload or result; "
         "shell-style patterns, upper and lower case alike.")
+    requests_per_minute: int | None = _setting(
+        12000, _optional(_count(1, 10**7, "requests a minute")),
+        doc="Requests one actor may send to one endpoint of the HTTP interface in a minute, in each web process; "
+        "then it is told 429 until it slows down. None: as many as it likes.")
+    tool_secrets: Mapping[str, str] = _setting(
+        {}, _secrets, secret=True,
+        doc='Secret ("whsec_...") of each tool that signs its reports as Standard Webhooks are signed.')
+    agent_lease_seconds: float = _setting(
+        60.0, _lasts(1.0, 86400),
+        doc="Seconds an agent outside Celery has an intent it took; it may renew that. Then the next listener gets it.")
     live_clients: int = _setting(
         56, _count(1, 100000, "streams"),
         doc="Live streams one web process holds at once. Keep it well below the process's threads: a stream takes one.")

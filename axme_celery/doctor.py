@@ -202,7 +202,8 @@ def results(facts: Facts) -> Finding | None:
     longest = facts.longest_wait_seconds
     if expires and expires < longest:
         chord = facts.result_chord_expires_seconds
-        survives = chord is not None and chord >= longest
+        # On Redis the sweep renews the chords that wait for a leg.
+        survives = (chord is not None and chord >= longest) or backend in ("redis", "rediss", "sentinel")
         fate = "" if survives else ", and a plain Celery chord around it would never fire its body"
         return Finding(
             Level.WARNING, "results",

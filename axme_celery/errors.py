@@ -121,6 +121,21 @@ class ShownChanged(AxmeError):
         self.current = current
 
 
+class LinkInvalid(AxmeError):
+    """A link in a notice is not good, or not for this. Nothing was changed."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            {
+                "used": "this link has been used; the answer that was given by it stands",
+                "closed": "what this link leads to is closed",
+                "view_only": "this link shows and does not decide: sign in to answer",
+            }.get(why, "this link is not good, or no longer: sign in, or ask for another")
+        )
+        #: "unknown" (also: revoked, run out), "used", "closed" or "view_only".
+        self.why = why
+
+
 class IntentEnded(AxmeError):
     """The intent is already in a final state, which never changes."""
 

@@ -20,9 +20,10 @@ from celery.app.task import Context
 from celery.canvas import Signature
 from celery.exceptions import WorkerLostError
 
-from . import agents, answer, beat, codec, failure, forms, notifiers, outbound, signals, submit, work
+from . import agents, answer, beat, callbacks, codec, failure, forms, notifiers, outbound, signals, submit, trace, work
 from .bindings import Bindings
 from .calls import Calls
+from .chords import Chords
 from .config import Settings
 from .cron import next_moment
 from .durations import Duration, moment, seconds
@@ -231,6 +232,13 @@ class Axme(People):
         """A tool's report that its job is done or has failed. It may come before its wait opens, and may be repeated."""
         answer.complete_tool(self.runtime, tool, job_id, result, error)
 
+    def callback_url(self, tool: str, job_id: str) -> str:
+        """The address at which a tool reports this job, with the token for it; good before anybody waits.
+
+        Raises BadSetting without ``axme_base_url`` and ``axme_secret_key``.
+        """
+        return callbacks.url(self.settings, tool, job_id)
+
     def heartbeat_tool(self, tool: str, job_id: str, progress: float | None = None) -> None:
         """A tool's sign of life; ``progress`` is a share from 0 to 1."""
         answer.heartbeat_tool(self.runtime, tool, job_id, progress)
@@ -345,6 +353,7 @@ class Axme(People):
             lease_age_seconds=self.worker.lease_age_seconds,
             read_work=self.read_work,
             sleep=time.sleep,
+            keep_chords=Chords(self.app).keep,
             worker_name=lambda: f"{socket.gethostname()}:{os.getpid()}",
         )
 
@@ -406,7 +415,7 @@ class Axme(People):
             )
         return Submission(
             work=self.read_work(work), key=key, type=type, payload=text, deadline_seconds=span, notify=notify,
-            requester=requester, correlation_id=correlation_id, tags=tuple(dict.fromkeys(tags)),
+            requester=requester, correlation_id=correlation_id, tags=tuple(dict.fromkeys(tags)), trace=trace.carried(),
         )  # fmt: skip
 
     # -- senders -----------------------------------------------------------------------

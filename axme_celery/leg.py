@@ -232,7 +232,7 @@ def run(
     finally:
         # A run the ledger could not take the end of has not ended: its lease stays, runs out, and it is run again.
         if settled:
-            best_effort(lambda: rt.tracker.release([Lease(leg_id, run)]))
+            rt.relay.tell((), [Lease(leg_id, run)])
 
 
 def finished(rt: Runtime, leg_id: str, run: int) -> tuple[Any] | None:

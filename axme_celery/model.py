@@ -15,6 +15,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from .desk import Link
+from .texts import folded
+
 JsonDict = dict[str, Any]
 
 
@@ -146,6 +149,8 @@ class Intent:
     handler: str | None = None
     #: What was asked besides the work: human task, reminders, controls, policy and its generation.
     terms: JsonDict | None = None
+    #: True where people or agents write about it to each other: it is a thread of their inboxes.
+    threaded: bool = False
     #: W3C trace context it was submitted in: {"traceparent", "tracestate"}.
     trace: JsonDict | None = None
     #: Hash of the last event: the head of the audit chain.
@@ -189,6 +194,8 @@ class Leg:
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    #: True when a chord of Celery's own, not of a plan, waits for it.
+    in_chord: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -263,6 +270,16 @@ class Wait:
     #: JSON text: form data, the tool's result, the agent's result.
     data: str | None = None
     closed_at: datetime | None = None
+
+    @property
+    def excluded(self) -> frozenset[str]:
+        """People and groups who may not answer, as folded names."""
+        return frozenset(folded(name) for name in self.request.get("not_by", ()))
+
+    @property
+    def done(self) -> frozenset[str]:
+        """People who have answered or given it away, as folded names."""
+        return frozenset(folded(each["by"]) for each in (*self.votes, *self.delegations))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -374,6 +391,8 @@ class Change:
     checkpoints: tuple[Checkpoint, ...] = ()
     outbox: tuple[Delivery, ...] = ()
     early: tuple[EarlyAnswer, ...] = ()
+    #: Links issued (None, link), and used up (as loaded, as it is now).
+    links: tuple[tuple[Link | None, Link], ...] = ()
     dead: tuple[DeadLetter, ...] = ()
     #: A dead letter closed by this: (id, state, replayed_as, closed_by, closed_reason).
     closes: tuple[tuple[str, str, str | None, str | None, str | None], ...] = ()
@@ -402,6 +421,8 @@ class Work:
     on_drift: str = "park"
     #: The intent's type: the task's name unless the task says otherwise.
     type: str = ""
+    #: True when a chord of Celery's own waits for it.
+    in_chord: bool = False
     #: URL told of the intent's end, unless the submitter names one.
     notify: str | None = None
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from . import answer, handover
+from . import answer, handover, inbox
 from .durations import Duration
 from .handle import IntentHandle
 from .ports import Runtime
@@ -35,10 +35,12 @@ class People:
         data: Any = None,
         groups: Collection[str] | None = None,
         expected_hash: str | None = None,
+        via: str | None = None,
     ) -> IntentHandle:
         """A person's answer to a human wait. The first committed answer wins.
 
         expected_hash: ``wait.payload_hash`` as it was when the person was shown the wait.
+        via:           how you know who they are; kept in the history.
 
         Raises WaitClosed (who and when) for a closed wait, NotAllowed, ShownChanged when they saw something else than
         what the wait shows now, BadInput.
@@ -46,7 +48,7 @@ class People:
         return self._handled(
             answer.answer(
                 self.runtime, _id(wait), outcome, by=by, comment=comment, data=data, groups=groups,
-                expected_hash=expected_hash,
+                expected_hash=expected_hash, via=via,
             )
         )  # fmt: skip
 
@@ -79,6 +81,38 @@ class People:
         return self._handled(
             handover.extend(self.runtime, _id(wait_or_intent), duration, until=until, by=by, reason=reason)
         )
+
+    def inbox(
+        self,
+        by: str | None = None,
+        *,
+        groups: Collection[str] = (),
+        type: str | None = None,
+        task_type: str | None = None,
+        tag: str | None = None,
+        overdue: bool = False,
+        sort: str = "due",
+        closed: bool = False,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> inbox.Page:
+        """The open waits that somebody may answer, overdue ones first: one page, with ``items`` and ``next``.
+
+        by, groups: whose; everybody's, without.
+        type, tag:  only of intents of this type, with this tag.
+        task_type:  only of this kind ("approval", "form", ...).
+        overdue:    only those whose answer was wanted before now.
+        sort:       "due" (overdue first, then as they are wanted), "opened" (oldest first) or "newest".
+        closed:     those that have closed instead, last closed first.
+        after:      ``next`` of the page before.
+        limit:      at most so many, up to 200.
+
+        Raises BadInput.
+        """
+        wanted = inbox.query(
+            self.runtime, by, groups, type=type, task_type=task_type, tag=tag, overdue=overdue, sort=sort, closed=closed
+        )
+        return inbox.page(self.runtime, wanted, after=after, limit=limit)
 
     def _handled(self, record: Any) -> IntentHandle:
         return IntentHandle(self.runtime, record)

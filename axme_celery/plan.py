@@ -35,9 +35,7 @@ _KINDS = {"celery.chain": "chain", "celery.group": "group", "celery.chord": "cho
 Exit = Node | Fork
 
 
-def compile_canvas(
-    canvas: JsonDict, new_id: Callable[[], str], *, most: int, header_errbacks: bool = False
-) -> Plan:
+def compile_canvas(canvas: JsonDict, new_id: Callable[[], str], *, most: int, header_errbacks: bool = False) -> Plan:
     """The plan of a canvas.
 
     new_id:           makes ids of nodes (where the canvas does not give them) and joins.
@@ -322,7 +320,12 @@ def _group_of_chunks(chunks: JsonDict, path: str) -> JsonDict:
         }
         for start in range(0, len(items), size)
     ]  # fmt: skip
-    return {"task": "celery.group", "args": (), "kwargs": {"tasks": parts}, "options": dict(chunks.get("options") or {})}
+    return {
+        "task": "celery.group",
+        "args": (),
+        "kwargs": {"tasks": parts},
+        "options": dict(chunks.get("options") or {}),
+    }
 
 
 def _passed_on(canvas: JsonDict) -> JsonDict:

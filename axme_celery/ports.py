@@ -6,12 +6,13 @@ doors wire it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 from .config import Settings
+from .desk import InboxQuery, Link
 from .hooks import HookDelivery, HookEvent, Parcel, Settlement, Subscription
 from .model import (
     Change,
@@ -59,7 +60,11 @@ class Exchange(Protocol):
     def drop(self, request_id: str) -> None: ...
     def forget(self, before: datetime) -> int: ...
     def say(self, message: Message) -> None: ...
-    def messages(self, intent_ids: list[str]) -> list[Message]: ...
+    def threads(
+        self, *, owner: str | None, names: Sequence[str] | None, status: str | None,
+        after: tuple[datetime, str] | None, until: datetime | None, limit: int,
+    ) -> list[Intent]: ...  # fmt: skip
+    def messages(self, intent_ids: Sequence[str]) -> list[Message]: ...
     def delete_messages(self, intent_id: str, message_ids: list[str]) -> int: ...
 
 
@@ -93,6 +98,19 @@ class Hooks(Protocol):
     def prune(self, before: datetime) -> None: ...
 
 
+class Desks(Protocol):
+    """Inboxes, and the links that lead to a wait. Links are written by ``commit``, with what they are about."""
+
+    def link(self, hash: str) -> Link | None: ...
+    def links_of(self, wait_id: str) -> list[Link]: ...
+    def page(
+        self, query: InboxQuery, after: tuple[datetime | None, str] | None, limit: int
+    ) -> list[tuple[Intent, Wait, tuple[datetime | None, str]]]:
+        """The next so many, each with its place, from which the next page goes on."""
+
+    def count(self, query: InboxQuery, most: int) -> int: ...
+
+
 class Ledger(Protocol):
     """The SQL truth. One method writes what concerns an intent; the outbox has two more."""
 
@@ -104,6 +122,8 @@ class Ledger(Protocol):
     def mailboxes(self) -> Mailboxes: ...
     @property
     def exchange(self) -> Exchange: ...
+    @property
+    def desks(self) -> Desks: ...
 
     def now(self, *, fresh: bool = False) -> datetime:
         """The ledger's own clock: never ahead of the database's. ``fresh`` asks the database again."""
@@ -147,6 +167,9 @@ class Ledger(Protocol):
         """Of these leases (or of all, when None) the ones whose leg is RUNNING that very run."""
 
     def unstarted_legs(self, until: datetime, limit: int) -> list[Leg]: ...
+    def legs_in_chords(self, after: str | None, limit: int) -> list[Leg]:
+        """Legs that have not ended and that a chord of Celery's own waits for."""
+
     def unmatched_early_answers(self, limit: int) -> list[EarlyAnswer]: ...
     def prunable(self, ended_before: datetime, limit: int) -> list[Intent]: ...
     def count_prunable(self, ended_before: datetime) -> int: ...
@@ -185,17 +208,6 @@ class Views(Protocol):
     """
 
     def seqs(self, intent_ids: Sequence[str]) -> dict[str, int]: ...
-    def inbox_marks(self, names: Sequence[str]) -> list[tuple[Any, ...]]: ...
-    def inbox_page(
-        self,
-        names: Sequence[str],
-        owner: str | None,
-        filters: JsonDict,
-        order: str,
-        after: tuple[datetime, str] | None,
-        limit: int,
-    ) -> list[tuple[Wait, Intent]]: ...
-    def count_inbox(self, names: Sequence[str], owner: str | None, overdue_at: datetime | None = None) -> int: ...
     def find_intents(self, filters: JsonDict, after: tuple[datetime, str] | None, limit: int) -> list[Intent]: ...
     def count_by_status(self, owner: str | None) -> dict[str, int]: ...
     def letter_groups(self, owner: str | None) -> list[JsonDict]: ...
@@ -225,7 +237,7 @@ class Tracker(Protocol):
     def pushes(self) -> bool:
         """Whether ``listen`` blocks until something is told; else it only sleeps for a moment."""
 
-    def tell(self, intent_id: str, seq: int) -> None: ...
+    def tell(self, seqs: Mapping[str, int], ended: Sequence[Lease] = ()) -> None: ...
     def listen(self, intent_id: str, timeout_seconds: float, after: int | None = None) -> bool: ...
     def told(self, intent_id: str) -> int:
         """The highest seq that somebody here who listens to the intent was told; 0 for none."""
@@ -262,8 +274,8 @@ class Relay(Protocol):
     def send_if_committed(self, delivery_ids: Sequence[str]) -> None:
         """These were written in a caller's transaction: send them soon after it commits, if it does."""
 
-    def tell(self, changes: Sequence[Change]) -> None:
-        """Let the tracker know of these committed changes, in the background: a hung Redis holds nobody up."""
+    def tell(self, changes: Sequence[Change], ended: Sequence[Lease] = ()) -> None:
+        """Let the tracker know of these committed changes and ended runs, in the background: a hung Redis holds nobody up."""
 
     def settled(self, delivery_ids: Sequence[str]) -> None:
         """These need no sending any more; remove them when convenient."""
@@ -297,8 +309,10 @@ class Runtime:
     read_work: Callable[[Any], Work]
     #: Sleep, for retries inside a step.
     sleep: Callable[[float], None]
+    #: Keep Celery's own chords from being forgotten while they wait for these legs; how many chords. Raises nothing.
+    keep_chords: Callable[[Sequence[Leg]], int]
     #: Kept in a leg's ``worker``: "host:pid".
     worker_name: Callable[[], str]
 
 
-__all__ = ["Codec", "Ledger", "Relay", "Runtime", "Sender", "Tracker"]
+__all__ = ["Codec", "Desks", "Ledger", "Relay", "Runtime", "Sender", "Tracker"]

@@ -1,5 +1,6 @@
 """The public names, and where each lives. axme_celery itself offers them, and loads them when first asked."""
 
+from .callbacks import callback_url
 from .context import current_intent, progress
 from .errors import (
     AgentFailed,
@@ -16,6 +17,7 @@ from .errors import (
     LedgerNotMigrated,
     LedgerUnavailable,
     LegInterrupt,
+    LinkInvalid,
     NotAllowed,
     NotFound,
     NotJson,
@@ -55,6 +57,7 @@ __all__ = [
     "LedgerNotMigrated",
     "LedgerUnavailable",
     "LegInterrupt",
+    "LinkInvalid",
     "NotAllowed",
     "NotFound",
     "NotJson",
@@ -69,6 +72,7 @@ __all__ = [
     "UnsupportedWork",
     "WaitClosed",
     "WaitTimedOut",
+    "callback_url",
     "current_intent",
     "current_step",
     "progress",

@@ -24,7 +24,7 @@ from celery.utils.imports import symbol_by_name
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
-from . import calls, leg, work
+from . import calls, leg, trace, work
 from .errors import (
     AxmeError,
     BadInput,
@@ -158,9 +158,7 @@ def _as_leg(axme: Axme, task: Task, run: Callable[..., Any]) -> Callable[..., An
     return carried
 
 
-def _as_message(
-    axme: Axme, task: Task, request: Context, mark: dict[str, Any] | None, call: Callable[[], Any]
-) -> Any:
+def _as_message(axme: Axme, task: Task, request: Context, mark: dict[str, Any] | None, call: Callable[[], Any]) -> Any:
     try:
         if mark is None:
             try:
@@ -173,7 +171,9 @@ def _as_message(
                 return call()
         if mark.get("finish"):
             return _finish(axme, request.id, mark["run"])
-        return _carry(axme, task, request, mark["run"], call)
+        attributes = {"axme.intent": str(mark.get("intent")), "axme.leg": request.id, "axme.run": mark["run"]}
+        with trace.span(f"axme.leg {task.name}", trace.read(request), attributes):
+            return _carry(axme, task, request, mark["run"], call)
     except LedgerUnavailable as away:
         # Nothing was begun. Left to Celery this would be the task's failure, and that of its whole chain.
         log.warning("leg %s is put back: %s", request.id, away, extra={"leg": request.id})

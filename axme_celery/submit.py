@@ -68,9 +68,8 @@ class Gate:
     title: str
     to: tuple[str, ...]
     request: JsonDict
-    timeout_seconds: float | None = None
+    #: The first reminder, where it has a delay of its own.
     remind_seconds: float | None = None
-    escalate_seconds: float | None = None
 
 
 def submit(rt: Runtime, submissions: Sequence[Submission], connection: Any = None) -> list[Intent]:
@@ -200,6 +199,7 @@ def _new(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> Change:
         from_agent=submission.from_agent,
         to_agent=submission.to_agent or (work.task if is_address(work.task) else None),
         terms=submission.terms,
+        threaded=submission.reply_to is not None or submission.to_agent is not None or is_address(work.task),
         trace=submission.trace,
     )
     change = lifecycle.submit(intent, new_leg(work, intent.id, on.now), start_at=work.start_at, on=on)
@@ -208,17 +208,15 @@ def _new(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> Change:
 
 def _gated(rt: Runtime, gate: Gate, change: Change, on: lifecycle.Occasion) -> Change:
     """The same intent, resting on a person's answer before its first leg."""
-
-    def after(span: float | None) -> datetime | None:
-        return None if span is None else on.now + timedelta(seconds=span)
-
     leg = change.legs[0][1]
-    wait = Wait(
-        id=rt.new_id(), intent_id=leg.intent_id, leg_id=leg.id, name=lifecycle.GATE, nth=1, position=-1, run=0,
-        kind=WaitKind.HUMAN, title=gate.title, request=gate.request, to=gate.to, opened_at=on.now,
-        timeout_at=after(gate.timeout_seconds), remind_at=after(gate.remind_seconds),
-        escalate_at=after(gate.escalate_seconds),
+    wait = lifecycle.with_moments(
+        Wait(
+            id=rt.new_id(), intent_id=leg.intent_id, leg_id=leg.id, name=lifecycle.GATE, nth=1, position=-1, run=0,
+            kind=WaitKind.HUMAN, title=gate.title, request=gate.request, to=gate.to, opened_at=on.now,
+        )
     )  # fmt: skip
+    if wait.remind_at is not None and gate.remind_seconds is not None:
+        wait = replace(wait, remind_at=on.now + timedelta(seconds=gate.remind_seconds))
     return lifecycle.gated(change, replace(wait, due_at=lifecycle.due(wait)), on=on)
 
 
@@ -232,6 +230,7 @@ def new_leg(work: Work, intent_id: str, now: datetime) -> Leg:
         max_attempts=work.max_attempts,
         on_drift=work.on_drift,
         created_at=now,
+        in_chord=work.in_chord,
     )
 
 
@@ -362,7 +361,7 @@ def _repeat(
     )  # fmt: skip
     new = Leg(
         id=leg_id, intent_id=intent_id, task=leg.task, signature=signature, max_attempts=leg.max_attempts,
-        on_drift=leg.on_drift, created_at=on.now,
+        on_drift=leg.on_drift, created_at=on.now, in_chord=leg.in_chord,
     )  # fmt: skip
     change = lifecycle.repeat(intent, new, checkpoints, waits, upto=position, by=by, reason=_why(reason), on=on)
     change = replace(change, closes=tuple((x.id, "REPLAYED", intent_id, by, _why(reason)) for x in letters))

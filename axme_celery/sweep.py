@@ -60,6 +60,7 @@ def sweep(rt: Runtime, senders: Mapping[DeliveryKind, Sender], sweeper: str, *, 
         _broom(counts, "refilled", lambda: refill(rt))
         _broom(counts, "resent", lambda: lost_messages(rt))
         _broom(counts, "matched", lambda: early_answers(rt))
+        _broom(counts, "chords", lambda: waiting_chords(rt))
         _broom(counts, "forgotten", lambda: forget_requests(rt))
         if rt.settings.retention is not None:
             _broom(counts, "pruned", lambda: prune(rt, BATCH))
@@ -292,6 +293,17 @@ def early_answers(rt: Runtime) -> int:
 def forget_requests(rt: Runtime) -> int:
     """Requests over HTTP that were answered so long ago that nobody repeats them any more."""
     return rt.ledger.exchange.forget(rt.ledger.now() - REMEMBER_REQUESTS)
+
+
+def waiting_chords(rt: Runtime) -> int:
+    """Chords of Celery's own that wait for our legs: their results in the backend must not expire meanwhile."""
+    kept, after = 0, None
+    while legs := rt.ledger.legs_in_chords(after, BATCH):
+        kept += rt.keep_chords(legs)
+        after = legs[-1].id
+        if len(legs) < BATCH:
+            break
+    return kept
 
 
 def prune(rt: Runtime, limit: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from .errors import BadInput
@@ -46,6 +47,11 @@ def assignees(to: str | Sequence[str], what: str) -> tuple[str, ...]:
                 f"'ana', 'group:analysts' or 'ana@example.com' (letters, digits and . _ % + @ : / -, at most 200)"
             )
     return tuple(dict.fromkeys(names))
+
+
+def folded(name: str) -> str:
+    """A name as it is compared where somebody is to be kept out: "Ana@x.org" is no other person than "ana@x.org"."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def _shown(value: object) -> str:

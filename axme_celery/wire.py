@@ -30,6 +30,15 @@ LEGACY_STATUS = {
     Status.TIMED_OUT: "failed",
 }
 
+#: Who sent an intent, and to whom, where that was the house itself.
+CELERY = "agent://celery"
+
+#: What was asked besides the work, as it is shown.
+_TERMS = (
+    "remind_after_seconds", "remind_interval_seconds", "max_reminders", "escalate_to", "max_delivery_attempts",
+    "human_task", "controls", "grants", "envelope",
+)  # fmt: skip
+
 #: Who holds a waiting intent up, in AXP's three kinds.
 _HOLDER = {"WAITING_FOR_HUMAN": "human", "WAITING_FOR_AGENT": "agent"}
 
@@ -90,7 +99,9 @@ def intent(record: Intent, *, pending: JsonDict | None = None) -> JsonDict:
         "created_at": utc_iso(record.created_at),
         "updated_at": utc_iso(record.updated_at),
         "correlation_id": record.correlation_id or record.id,
-        "from_agent": record.requester,
+        "from_agent": record.from_agent or record.requester or CELERY,
+        "to_agent": record.to_agent or CELERY,
+        "handler": record.handler,
         "seq": record.seq,
         "waiting_reason": record.waiting_reason,
         "lifecycle_waiting_reason": record.waiting_reason,
@@ -101,6 +112,8 @@ def intent(record: Intent, *, pending: JsonDict | None = None) -> JsonDict:
         "error": None if record.error is None else error(record.error),
         "replay_of": record.replay_of,
         "tags": list(record.tags),
+        "policy_generation": int((record.terms or {}).get("generation", 0)),
+        **{name: (record.terms or {}).get(name) for name in _TERMS},
     }
     body = {name: value for name, value in body.items() if value is not None}
     if record.status is Status.COMPLETED:

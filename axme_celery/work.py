@@ -16,6 +16,7 @@ from celery.canvas import Signature
 from celery.utils.abstract import CallableSignature
 from kombu.utils.uuid import uuid
 
+from . import chords, trace
 from .codec import canonical_hash
 from .config import Settings
 from .durations import moment, seconds
@@ -89,6 +90,7 @@ def read_work(app: Celery, codec: Codec, settings: Settings, now: datetime, give
         on_drift=getattr(task, "axme_on_drift", "park"),
         type=getattr(task, "axme_type", None) or name,
         notify=getattr(task, "axme_notify", None),
+        in_chord=bool(chords.groups_of(whole)),
     )
 
 
@@ -205,9 +207,12 @@ def _note_parents(app: Celery, options: dict[str, Any]) -> None:
         options.setdefault("root_id", caller.request.root_id or caller.request.id)
         options.setdefault("parent_id", caller.request.id)
     options.setdefault("reply_to", app.thread_oid)
-    headers = options.get("headers")
-    if headers and HEADER in headers:
-        options["headers"] = {k: v for k, v in headers.items() if k != HEADER}
+    headers = {k: v for k, v in (options.get("headers") or {}).items() if k != HEADER}
+    context = trace.carried()
+    if context is not None and "traceparent" not in headers:
+        headers |= context
+    if headers or "headers" in options:
+        options["headers"] = headers
 
 
 def _plain(value: Any) -> Any:

@@ -55,7 +55,7 @@ def carried_out(plan: Plan, call: Callable[[str, tuple, dict], Any]) -> Any:
             final.append(value)
 
     def run(node: Node, value: Any) -> None:
-        args = ((value, *node.args) if node.takes else node.args)
+        args = (value, *node.args) if node.takes else node.args
         result = call(node.task, args, node.kwargs)
         for callback in node.link:
             carried_out(compiled({**callback, **_after(callback, result)}), call)

@@ -326,8 +326,10 @@ def gated(stage, rt):
     """``gated(**request)``: an intent for the agent that a person must say yes to first."""
 
     def make(**request):
-        request = {"outcomes": ["approved", "rejected"], "task_type": "approval", "quorum": 1, **request}
-        gate = Gate(title="Ship it?", to=("ana",), request=request, timeout_seconds=3600)
+        request = {
+            "outcomes": ["approved", "rejected"], "task_type": "approval", "quorum": 1, "timeout_seconds": 3600, **request
+        }  # fmt: skip
+        gate = Gate(title="Ship it?", to=("ana",), request=request)
         (made,) = submit(rt, [Submission(work=stage.axme.read_work(BOT), gate=gate)])
         stage.run()
         return stage.intent(made.id)

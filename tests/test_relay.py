@@ -11,7 +11,7 @@ import pytest
 
 from axme_celery import LedgerUnavailable, relay
 from axme_celery.ledger import SqlLedger, tables
-from axme_celery.model import Change, Delivery, DeliveryKind, Intent, Status
+from axme_celery.model import Change, Delivery, DeliveryKind, Intent, Lease, Status
 from axme_celery.relay import RelayThread
 from axme_celery.tracker import open_tracker
 
@@ -200,8 +200,8 @@ def test_the_tracker_is_told_in_the_background_and_its_failure_harms_nobody(post
     told = []
 
     class Tracker:
-        def tell(self, intent_id, seq):
-            told.append((intent_id, seq))
+        def tell(self, seqs, ended):
+            told.append((seqs, ended))
             raise relay.TrackerUnavailable("gone")
 
     object.__setattr__(post.runtime, "tracker", Tracker())
@@ -209,12 +209,14 @@ def test_the_tracker_is_told_in_the_background_and_its_failure_harms_nobody(post
     intent = Intent(id="i", type="t", status=Status.IN_PROGRESS, seq=3, created_at=now, updated_at=now)
 
     post.relay.tell([Change(intent=intent)])
+    post.relay.tell((), [Lease("leg", 1)])
     post.relay.drain(5)
     post.relay.tell([Change(intent=intent)])
     post.relay.send(post.written("a"))
 
     assert post.wait_for("a") == ["a"]
-    assert told == [("i", 3)]
+    # Both in one go; and not again so soon after it failed.
+    assert told == [({"i": 3}, [Lease("leg", 1)])]
 
 
 def test_draining_waits_for_what_is_due_but_not_for_ever(post):

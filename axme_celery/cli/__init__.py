@@ -39,6 +39,7 @@ VERBS = {
     "approve": ".answers:approve",
     "reject": ".answers:reject",
     "complete-tool": ".answers:complete_tool",
+    "scenarios": ".scenarios:scenarios",
     "dead-letters": ".dead_letters:dead_letters",
     "webhooks": ".webhooks:webhooks",
     "deliveries": ".webhooks:deliveries",
@@ -99,7 +100,7 @@ def exit_code(refusal: Exception) -> int:
             return 4
         case (
             errors.WaitClosed()
-            | errors.ShownChanged()
+            | errors.ShownChanged() | errors.LinkInvalid()
             | errors.IntentEnded()
             | errors.KeyConflict()
             | errors.StaleChange()

@@ -35,7 +35,9 @@ _COLOURS = {"worker": "green", "beat": "blue", "web": "magenta"}
 @click.option("-c", "--concurrency", type=click.IntRange(min=1), help="Processes of the worker.")
 @click.option("-P", "--pool", help="The worker's pool: prefork, threads, solo, gevent.")
 @click.option("-l", "--loglevel", default="info", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=8710, show_default=True, help="Of the pages; 0: no pages.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8710, show_default=True, help="Of the pages; 0: no pages."
+)
 @click.argument("worker_arguments", metavar="[-- WORKER OPTION...]", nargs=-1, type=click.UNPROCESSED)
 @with_axme
 def dev(
@@ -73,7 +75,9 @@ def dev(
         crew.start("worker", [*worker, *worker_arguments])
         crew.start("beat", beat)
         if port:
-            crew.start("web", [sys.executable, "-m", "axme_celery.cli", "-A", name, "web", "--dev", "--port", str(port)])
+            crew.start(
+                "web", [sys.executable, "-m", "axme_celery.cli", "-A", name, "web", "--dev", "--port", str(port)]
+            )
         ended = crew.watch()
     if ended is not None:
         click.echo(f"Error: {ended[0]} ended by itself (exit code {ended[1]}); the others were stopped", err=True)

@@ -26,7 +26,9 @@ def keys() -> None:
 @click.option(
     "--role", type=click.Choice(["viewer", "approver", "operator", "admin"]), default="viewer", show_default=True
 )
-@click.option("--groups", multiple=True, metavar="GROUP", help="Whose questions it may answer; several, or with commas.")
+@click.option(
+    "--groups", multiple=True, metavar="GROUP", help="Whose questions it may answer; several, or with commas."
+)
 @click.option("--owner", help="Only this owner's intents exist for it.")
 @click.option("--agent", metavar="ADDRESS", help="The agent:// address it speaks for.")
 @click.option("--expires", type=DURATION, help='How long it is good: "90d". For ever, unless given.')

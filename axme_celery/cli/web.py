@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(0, 65535), default=8710, show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes.")
 @click.option(
-    "--threads", type=click.IntRange(min=2), help="Threads of each; a live page takes one. Default: axme_live_clients + 8."
+    "--threads",
+    type=click.IntRange(min=2),
+    help="Threads of each; a live page takes one. Default: axme_live_clients + 8.",
 )
 @click.option(
     "--dev", "is_dev", is_flag=True,

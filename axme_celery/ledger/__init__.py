@@ -45,6 +45,7 @@ from .health import Health, health
 from .hooks import HookStore
 from .keys import KeyShelf
 from .mailboxes import SqlMailboxes
+from .people import Desks
 from .views import SqlViews
 from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of, with_fanout
 
@@ -63,9 +64,11 @@ class SqlLedger(KeyShelf):
         self._secret = secret.encode() if secret else None
         #: Agents outside Celery and what lies there for them.
         self.mailboxes = SqlMailboxes(self._access, self._is_sqlite)
-        #: Requests already answered, and messages.
+        #: Inboxes, and the links that lead to a wait.
+        self.desks = Desks(self._access)
         #: What pages ask.
         self.views = SqlViews(self._access, self._is_sqlite)
+        #: Requests already answered, and messages.
         self.exchange = SqlExchange(self._access, self._is_sqlite)
         if clock is not None:
             self._clock: LedgerClock | HostClock = HostClock(clock)
@@ -122,7 +125,7 @@ class SqlLedger(KeyShelf):
         sheet = sheet_of(sealed, self.now(), own=connection is None, is_sqlite=self._is_sqlite)
         if connection is None:
             durable = any(change.durable for change in changes)
-            self._access.write(sheet.write, proof_of(sealed), durable=durable)
+            self._access.write(sheet.write, proof_of(sealed), durable=durable, whole=sheet.whole(durable=durable))
             return with_fanout(sealed, sheet)
         self._access.make_ready()
         _begin_for_real(connection)
@@ -188,7 +191,7 @@ class SqlLedger(KeyShelf):
     ) -> None:
         """Remove what was sent, put back what failed, file what ran out of tries."""
         sheet = outbox.settle(sent, failed, dead, self._is_sqlite)
-        self._access.write(sheet.write, durable=bool(dead))
+        self._access.write(sheet.write, durable=bool(dead), whole=sheet.whole(durable=bool(dead)))
 
     def health(self) -> Health:
         """What is late, what is stuck, how long waits last: for the doctor and for whoever watches."""
@@ -275,6 +278,9 @@ class SqlLedger(KeyShelf):
 
     def unstarted_legs(self, until: datetime, limit: int) -> list[Leg]:
         return self._access.ask(lambda c: read.unstarted_legs(c, until, limit))
+
+    def legs_in_chords(self, after: str | None, limit: int) -> list[Leg]:
+        return self._access.ask(lambda c: read.legs_in_chords(c, after, limit))
 
     def prunable(self, ended_before: datetime, limit: int) -> list[Intent]:
         return self._access.ask(lambda c: read.prunable(c, ended_before, limit))

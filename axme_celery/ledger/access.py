@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as NoFreeConnection
 
 from ..errors import AxmeError, BadInput, LedgerUnavailable, StaleChange
 from . import schema, trouble
-from .driver import Driver
+from .driver import Driver, Whole
 from .engine import Engines
 
 T = TypeVar("T")
@@ -62,10 +62,16 @@ class Access:
     # -- writing --------------------------------------------------------------------
 
     def write(
-        self, work: Callable[[Driver], None], proof: Callable[[Connection], bool] | None = None, *, durable: bool
+        self,
+        work: Callable[[Driver], None],
+        proof: Callable[[Connection], bool] | None = None,
+        *,
+        durable: bool,
+        whole: Whole | None = None,
     ) -> None:
         """Run ``work`` in one transaction and commit it.
 
+        whole:    the same in one statement, which is run instead where that is as isolated as it should be.
         proof:    whether the work is in the ledger, asked when the reply to a commit was lost; None where the work
                   may simply be done again.
         durable:  wait for the disk at the commit.
@@ -80,11 +86,17 @@ class Access:
         for attempt in range(TRIES):
             committing = False
             try:
-                with self.engines.borrow() as driver, self._in_transaction(driver, durable):
-                    work(driver)
-                    committing = True
-                    driver.commit()
-                    return
+                at_once = whole is not None and self.engines.commits_alone
+                with self.engines.borrow() as driver:
+                    if whole is not None and at_once:
+                        committing = True
+                        driver.run_whole(whole)
+                        return
+                    with self._in_transaction(driver, durable):
+                        work(driver)
+                        committing = True
+                        driver.commit()
+                        return
             except StaleChange:
                 # After a lost reply it may be our own work that is in the way: committed, but later than we looked.
                 if was_lost and proof is not None and self.ask(proof):

@@ -8,13 +8,18 @@ SQLAlchemy Core, compiled once, run by the driver.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Dialect, Executable, Select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ..errors import StaleChange
+
 Row = Mapping[str, Any]
+
+_PARAMETER = re.compile(r"%\((\w+)\)s")
 
 
 class Prepared:
@@ -45,6 +50,44 @@ class Prepared:
         if self._is_sqlite:
             return [row[name] if change is None else change(row[name]) for name, change in self._binds]
         return {name: row[name] if change is None else change(row[name]) for name, change in self._binds}
+
+
+class Whole:
+    """A whole transaction in one statement, for PostgreSQL: one round trip where there would be six or more.
+
+    Each part writes one row, and they are carried out in the order given. Where a part must find its row and does not,
+    a division by zero refuses the statement, and so the transaction.
+    """
+
+    #: What PostgreSQL says of a division by zero. No statement of ours divides otherwise.
+    REFUSED = "22012"
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[Prepared, Row, bool]],
+        refusal: str,
+        note: Callable[[Prepared, int], None],
+        counted: Sequence[Prepared] = (),
+        *,
+        durable: bool,
+    ) -> None:
+        shape = tuple((prepared, must_hit) for prepared, _, must_hit in parts)
+        self._counted = tuple(n for n, (prepared, _) in enumerate(shape) if prepared in counted)
+        self._note, self._shape = note, shape
+        self.sql = _whole_sql(shape, self._counted, durable)
+        #: What the driver is given.
+        self.parameters = {
+            f"w{number}_{name}": value
+            for number, (prepared, row, _) in enumerate(parts)
+            for name, value in prepared.parameters(row).items()
+        }
+        #: What no longer holds when it is refused.
+        self.refusal = refusal
+
+    def done(self, counts: Sequence[int]) -> None:
+        """It was run, and wrote so many rows by those parts whose rows were to be counted."""
+        for number, count in zip(self._counted, counts, strict=True):
+            self._note(self._shape[number][0], count)
 
 
 class Driver:
@@ -91,6 +134,16 @@ class Driver:
         finally:
             cursor.close()
 
+    def run_whole(self, whole: Whole) -> None:
+        """Run and commit a whole transaction. If this raises anything but StaleChange, whether it did may be unknown."""
+        try:
+            _, *counts = self._connection.execute(whole.sql, whole.parameters).fetchone()
+        except Exception as error:
+            if getattr(error, "sqlstate", None) == Whole.REFUSED:
+                raise StaleChange(whole.refusal) from None
+            raise
+        whole.done(counts)
+
     def fetch(self, prepared: Prepared, row: Row) -> list[tuple[Any, ...]]:
         """Run a query. Values are as the driver gives them; ``prepared.results`` changes them to ours."""
         found: list[tuple[Any, ...]] = self._connection.execute(prepared.sql, prepared.parameters(row)).fetchall()
@@ -113,6 +166,21 @@ class Driver:
             self._connection.execute(sql)
         else:
             self._connection.execute(sql, prepare=False)
+
+
+@functools.lru_cache(maxsize=512)
+def _whole_sql(shape: tuple[tuple[Prepared, bool], ...], counted: tuple[int, ...], durable: bool) -> str:
+    parts = []
+    for number, (prepared, _) in enumerate(shape):
+        renamed = _PARAMETER.sub(rf"%(w{number}_\1)s", prepared.sql)
+        parts.append(f"w{number} AS ({renamed} RETURNING 1)")
+    demands = [f"(SELECT count(*) FROM w{number}) = 1" for number, (_, must_hit) in enumerate(shape) if must_hit]
+    results = [f"1 / ({' AND '.join(demands) or 'true'})::int"]
+    if not durable:
+        # Until the end of this transaction, which is this statement.
+        results[0] += " + length(set_config('synchronous_commit', 'off', true))"
+    results += [f"(SELECT count(*) FROM w{number})" for number in counted]
+    return f"WITH {', '.join(parts)} SELECT {', '.join(results)}"
 
 
 @functools.cache

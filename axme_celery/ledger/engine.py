@@ -55,6 +55,7 @@ class Engines:
         )
         self._lock = threading.Lock()
         self._engine: Engine | None = None
+        self._commits_alone: bool | None = None
         #: Where a ledger in memory is.
         self._folder: Path | None = None
         _all.add(self)
@@ -75,6 +76,22 @@ class Engines:
         """What the driver raises."""
         error: type[Exception] = self.durable.dialect.loaded_dbapi.Error
         return error
+
+    @property
+    def commits_alone(self) -> bool:
+        """Whether a statement outside a transaction is as isolated as we want: READ COMMITTED, for each change says
+        itself what it was decided on, so that more would only cost retries. What users do in a step's transaction is
+        as isolated as their database says.
+        """
+        if self._commits_alone is None:
+            with self.connect() as connection:
+                level = (
+                    None
+                    if self.is_sqlite
+                    else connection.exec_driver_sql("SHOW default_transaction_isolation").scalar()
+                )
+            self._commits_alone = level == "read committed"
+        return self._commits_alone
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:

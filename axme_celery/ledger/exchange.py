@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, or_, select, text, tuple_
 from sqlalchemy import delete as delete_from
 from sqlalchemy import update as update_of
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ..model import Intent
 from ..parties import Answered, Message
 from . import tables as t
 from .access import Access
 from .driver import Driver, Prepared
+from .rows import columns, to_record
 
 
 class SqlExchange:
@@ -75,14 +78,56 @@ class SqlExchange:
         return most[0]
 
     def say(self, message: Message) -> None:
-        """Keep a message. Again is fine."""
+        """Keep a message; again with other details, it is that now."""
         row = {c.name: getattr(message, c.name) for c in t.messages.c}
         self._run(_say(self._is_sqlite), [row], durable=True)
 
-    def messages(self, intent_ids: list[str]) -> list[Message]:
+    def threads(
+        self,
+        *,
+        owner: str | None,
+        names: Sequence[str] | None,
+        status: str | None,
+        after: tuple[datetime, str] | None,
+        until: datetime | None,
+        limit: int,
+    ) -> list[Intent]:
+        """Intents that are threads, by their last change: newest first, or after a moment (``after``) oldest first.
+
+        names:  of those only where one of these takes part; None: all.
+        """
+        c = t.intents.c
+        # Literal, for the small index of these.
+        query = select(*columns(Intent)).where(text("threaded"))
+        if owner is not None:
+            query = query.where(c.owner == owner)
+        if names is not None:
+            mine = select(t.waits.c.intent_id).join(t.wait_owners, t.wait_owners.c.wait_id == t.waits.c.id)
+            mine = mine.where(t.waits.c.intent_id == c.id, t.wait_owners.c.owner.in_(list(names)))
+            named = [
+                column.in_(list(names)) for column in (c.reply_to, c.to_agent, c.from_agent, c.handler, c.requester)
+            ]
+            query = query.where(or_(*named, mine.exists()))
+        is_asked = c.waiting_reason == "WAITING_FOR_HUMAN"
+        if status == "done":
+            query = query.where(c.ended_at.is_not(None))
+        elif status == "pending":
+            query = query.where(is_asked)
+        elif status == "active":
+            query = query.where(c.ended_at.is_(None), or_(c.waiting_reason.is_(None), ~is_asked))
+        if until is not None:
+            query = query.where(c.updated_at <= until)
+        if after is not None:
+            query = query.where(tuple_(c.updated_at, c.id) > tuple_(*after)).order_by(c.updated_at, c.id)
+        else:
+            query = query.order_by(c.updated_at.desc(), c.id.desc())
+        query = query.limit(limit)
+        return self._access.ask(lambda conn: [to_record(Intent, row) for row in conn.execute(query).mappings()])
+
+    def messages(self, intent_ids: Sequence[str]) -> list[Message]:
         """What was written about these intents, in order."""
         c = t.messages.c
-        query = select(t.messages).where(c.intent_id.in_(intent_ids)).order_by(c.intent_id, c.id)
+        query = select(t.messages).where(c.intent_id.in_(list(intent_ids))).order_by(c.intent_id, c.id)
         return self._access.ask(lambda conn: [Message(**row) for row in conn.execute(query).mappings()])
 
     def delete_messages(self, intent_id: str, message_ids: list[str]) -> int:
@@ -141,7 +186,10 @@ def _forget(is_sqlite: bool) -> Prepared:
 
 @functools.cache
 def _say(is_sqlite: bool) -> Prepared:
-    return Prepared(_insert_new(t.messages, is_sqlite), is_sqlite)
+    statement = (sqlite if is_sqlite else postgresql).insert(t.messages)
+    statement = statement.values({c.name: bindparam(c.name) for c in t.messages.c})
+    changed = {name: statement.excluded[name] for name in ("details", "at")}
+    return Prepared(statement.on_conflict_do_update(index_elements=["id"], set_=changed), is_sqlite)
 
 
 @functools.cache

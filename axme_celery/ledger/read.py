@@ -81,6 +81,8 @@ def intents_query(filters: JsonDict) -> Select[Any]:
         query = query.where(exists().where(tagged))
     if filters.get("created_since") is not None:
         query = query.where(t.intents.c.created_at >= filters["created_since"])
+    if filters.get("created_before") is not None:
+        query = query.where(t.intents.c.created_at <= filters["created_before"])
     return query
 
 
@@ -242,6 +244,14 @@ def unstarted_legs(c: Connection, until: datetime, limit: int) -> list[Leg]:
         .limit(limit)
     )
     return _all(c, Leg, query)
+
+
+def legs_in_chords(c: Connection, after: str | None, limit: int) -> list[Leg]:
+    """Legs that have not ended and that a chord of Celery's own waits for, by id from ``after`` on."""
+    query = select(*columns(Leg)).where(t.legs.c.in_chord, t.legs.c.ended_at.is_(None))
+    if after is not None:
+        query = query.where(t.legs.c.id > after)
+    return _all(c, Leg, query.order_by(t.legs.c.id).limit(limit))
 
 
 def prunable(c: Connection, ended_before: datetime, limit: int) -> list[Intent]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Table
 
+from ..desk import Link, LinkState
 from ..hooks import HookDelivery, HookEvent, HookStatus, Subscription
 from ..model import (
     Checkpoint,
@@ -41,6 +42,7 @@ _FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
     Delivery: {"kind": DeliveryKind},
     EarlyAnswer: {},
     DeadLetter: {},
+    Link: {"state": LinkState, "outcomes": tuple},
     Subscription: {"event_types": tuple, "thin": bool},
     HookEvent: {},
     HookDelivery: {"status": HookStatus, "tries": tuple},
@@ -56,6 +58,7 @@ TABLE_OF: dict[type, Table] = {
     Delivery: tables.outbox,
     EarlyAnswer: tables.early_answers,
     DeadLetter: tables.dead_letters,
+    Link: tables.links,
     Subscription: tables_hooks.subscriptions,
     HookEvent: tables_hooks.hook_events,
     HookDelivery: tables_hooks.hook_deliveries,

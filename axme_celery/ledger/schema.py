@@ -103,6 +103,7 @@ def _deletions(is_sqlite: bool) -> tuple[Prepared, ...]:
     statements = [
         delete(t.checkpoints).where(t.checkpoints.c.leg_id.in_(legs_of)),
         delete(t.wait_owners).where(t.wait_owners.c.wait_id.in_(waits_of)),
+        delete(t.wait_barred).where(t.wait_barred.c.wait_id.in_(waits_of)),
         delete(t.early_answers).where(t.early_answers.c.wait_id.in_(waits_of)),
         *(
             delete(table).where(table.c.intent_id == intent_id)
@@ -115,6 +116,7 @@ def _deletions(is_sqlite: bool) -> tuple[Prepared, ...]:
                 t.outbox,
                 t.offers,
                 t.messages,
+                t.links,
                 th.hook_deliveries,
                 th.hook_events,
             )

@@ -28,6 +28,7 @@ from sqlalchemy.types import TypeDecorator
 
 from ..tracker.tables import tracker_tables
 from .tables_http import http_tables
+from .tables_people import people_tables
 
 
 class Moment(TypeDecorator[datetime]):
@@ -96,6 +97,7 @@ intents = Table(
     Column("to_agent", String(383)),
     Column("handler", String(383)),
     Column("terms", JsonText),
+    Column("threaded", Boolean, nullable=False),
     Column("trace", JsonText),
     Column("head_hash", String(66), nullable=False),
     postgresql_with=_REWRITTEN,
@@ -113,6 +115,10 @@ Index(
     "axme_intents_by_agent", intents.c.to_agent, intents.c.created_at, intents.c.id,
     postgresql_where=_SENT, sqlite_where=_SENT,
 )  # fmt: skip
+_THREADED = text("threaded")
+Index(
+    "axme_intents_threads", intents.c.updated_at, intents.c.id, postgresql_where=_THREADED, sqlite_where=_THREADED
+)
 Index("axme_intents_deadline", intents.c.deadline_at, postgresql_where=_OPEN_INTENT, sqlite_where=_OPEN_INTENT)
 Index("axme_intents_ended", intents.c.ended_at, postgresql_where=_ENDED_INTENT, sqlite_where=_ENDED_INTENT)
 
@@ -149,12 +155,15 @@ legs = Table(
     Column("created_at", Moment, nullable=False),
     Column("started_at", Moment),
     Column("ended_at", Moment),
+    Column("in_chord", Boolean, nullable=False),
     postgresql_with=_REWRITTEN,
 )
 Index("axme_legs_by_intent", legs.c.intent_id)
 _RUNNING, _QUEUED = text("status = 'RUNNING'"), text("status = 'QUEUED'")
 Index("axme_legs_running", legs.c.id, postgresql_where=_RUNNING, sqlite_where=_RUNNING)
 Index("axme_legs_queued", legs.c.due_at, postgresql_where=_QUEUED, sqlite_where=_QUEUED)
+_COUNTED_BY_CELERY = text("in_chord AND ended_at IS NULL")
+Index("axme_legs_in_chord", legs.c.id, postgresql_where=_COUNTED_BY_CELERY, sqlite_where=_COUNTED_BY_CELERY)
 
 checkpoints = Table(
     "axme_checkpoints",
@@ -217,14 +226,10 @@ Index("axme_waits_due", waits.c.due_at, postgresql_where=_OPEN, sqlite_where=_OP
 Index("axme_waits_by_job", waits.c.tool, waits.c.job_id)
 Index("axme_waits_inbox", waits.c.opened_at, waits.c.id, postgresql_where=_OPEN_HUMAN, sqlite_where=_OPEN_HUMAN)
 
-wait_owners = Table(
-    "axme_wait_owners",
-    metadata,
-    Column("owner", String(255), nullable=False),
-    Column("wait_id", String(36), nullable=False),
-    PrimaryKeyConstraint("owner", "wait_id"),
-)
-Index("axme_wait_owners_by_wait", wait_owners.c.wait_id)
+# -- what lies on people's desks --
+
+_people = people_tables(metadata, Moment, JsonText)
+wait_owners, wait_barred, links = _people.owners, _people.barred, _people.links
 
 events = Table(
     "axme_events",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -12,8 +12,6 @@ from sqlalchemy import (
     DateTime,
     Integer,
     Select,
-    Text,
-    and_,
     cast,
     exists,
     extract,
@@ -23,10 +21,9 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
-    type_coerce,
 )
 
-from ..model import DeadLetter, Delivery, Intent, JsonDict, Wait
+from ..model import DeadLetter, Delivery, Intent, JsonDict
 from . import tables as t
 from .access import Access
 from .read import intents_query
@@ -38,12 +35,8 @@ _MANY = 1000
 MOST_COUNTED = 10_000
 #: Rows whose durations a chart is made of, at most.
 CHART_ROWS = 5000
-#: Sorts a wait without a timeout behind all that have one.
-_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 _OPEN: ColumnElement[str] = literal_column("'OPEN'")
 _HUMAN: ColumnElement[str] = literal_column("'HUMAN'")
-#: An inbox longer than this is a list nobody reads to its end; beyond it, changes show at the next look.
-INBOX_ROWS = 500
 
 
 class SqlViews:
@@ -65,66 +58,6 @@ class SqlViews:
             return found
 
         return self._access.ask(ask) if intent_ids else {}
-
-    def inbox_marks(self, names: Sequence[str]) -> list[tuple[Any, ...]]:
-        """What of an inbox's waits can change while they are open; of everybody's, without names."""
-        c = t.waits.c
-        query = select(c.id, c.timeout_at, c.votes, c.to).where(*_in_inbox(names))
-        query = query.order_by(c.opened_at, c.id).limit(INBOX_ROWS)
-        return self._access.ask(lambda connection: [tuple(row) for row in connection.execute(query)])
-
-    def inbox_page(
-        self,
-        names: Sequence[str],
-        owner: str | None,
-        filters: JsonDict,
-        order: str,
-        after: tuple[datetime, str] | None,
-        limit: int,
-    ) -> list[tuple[Wait, Intent]]:
-        """Open human waits with their intents.
-
-        names:    whose; none: everybody's.
-        filters:  "find" (words of the title), "task_type", "overdue_at" (due before that moment).
-        order:    "due" (overdue first), "oldest" or "newest".
-        after:    the moment and id of the last one seen: its due moment, or the one it was opened at.
-        """
-        c = t.waits.c
-        due = func.coalesce(c.wanted_at, c.timeout_at, literal(_NEVER, t.Moment()))
-        moment: ColumnElement[Any] = due if order == "due" else c.opened_at
-        query = (
-            select(*columns(Wait, "w_"), *columns(Intent, "i_"))
-            .select_from(t.waits)
-            .join(t.intents, t.intents.c.id == c.intent_id)
-            .where(*_in_inbox(names), *_owned(owner))
-        )
-        if filters.get("find"):
-            query = query.where(c.title.icontains(filters["find"], autoescape=True))
-        if filters.get("task_type"):
-            said = _said("task_type", filters["task_type"])
-            query = query.where(type_coerce(c.request, Text).contains(said, autoescape=True))
-        if filters.get("overdue_at") is not None:
-            query = query.where(due < filters["overdue_at"])
-        if after is not None:
-            place = tuple_(moment, c.id)
-            last = tuple_(literal(after[0], t.Moment()), literal(after[1]))
-            query = query.where(place < last if order == "newest" else place > last)
-        ordered = [moment.desc(), c.id.desc()] if order == "newest" else [moment, c.id]
-        query = query.order_by(*ordered).limit(limit)
-
-        def ask(connection: Connection) -> list[tuple[Wait, Intent]]:
-            rows = connection.execute(query).mappings()
-            return [(to_record(Wait, row, "w_"), to_record(Intent, row, "i_")) for row in rows]
-
-        return self._access.ask(ask)
-
-    def count_inbox(self, names: Sequence[str], owner: str | None, overdue_at: datetime | None = None) -> int:
-        """How many open human waits; or how many of them were due before a moment."""
-        query = select(t.waits.c.id).join(t.intents, t.intents.c.id == t.waits.c.intent_id)
-        query = query.where(*_in_inbox(names), *_owned(owner))
-        if overdue_at is not None:
-            query = query.where(func.coalesce(t.waits.c.wanted_at, t.waits.c.timeout_at) < overdue_at)
-        return self._count(query)
 
     def find_intents(self, filters: JsonDict, after: tuple[datetime, str] | None, limit: int) -> list[Intent]:
         """As ``intents``, and with the filter "find": an id of it or of a leg, a key, correlation id, type or tag."""
@@ -239,15 +172,6 @@ class SqlViews:
         return self._access.ask(lambda c: int(c.scalar(counted) or 0))
 
 
-def _in_inbox(names: Sequence[str]) -> list[ColumnElement[bool]]:
-    """Open human waits for these names; for anybody, without names."""
-    found: list[ColumnElement[bool]] = [t.waits.c.status == _OPEN, t.waits.c.kind == _HUMAN]
-    if names:
-        mine = and_(t.wait_owners.c.wait_id == t.waits.c.id, t.wait_owners.c.owner.in_(list(names)))
-        found.append(exists().where(mine))
-    return found
-
-
 def _owned(owner: str | None) -> list[ColumnElement[bool]]:
     """Of this owner; of the whole house, without one."""
     return [] if owner is None else [t.intents.c.owner == owner]
@@ -258,11 +182,6 @@ def _of_owner(intent_id: ColumnElement[Any], owner: str | None) -> list[ColumnEl
     if owner is None:
         return []
     return [exists().where(t.intents.c.id == intent_id, t.intents.c.owner == owner)]
-
-
-def _said(name: str, value: str) -> str:
-    """How a text field of ours stands in the JSON we keep."""
-    return f'"{name}": "{value}"'
 
 
 def _bucket(connection: Connection, moment: ColumnElement[Any], seconds: int) -> ColumnElement[Any]:

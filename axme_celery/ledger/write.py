@@ -10,18 +10,24 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, Table, select
 
 from .. import audit
+from ..desk import LinkState
 from ..errors import StaleChange
 from ..ids import uuid7
-from ..model import Change, Checkpoint, Delivery, DeliveryKind, Event, Fence, Leg
+from ..model import Change, Checkpoint, Delivery, DeliveryKind, Event, Fence, Leg, Wait, WaitKind, WaitStatus
 from . import statements
 from . import tables as t
-from .driver import Prepared, Row
+from .driver import Prepared, Row, Whole
+from .people import EVERYBODY, NEVER
 from .rows import changed, to_row
 
 #: A delivery due within this is sent by the process that committed it; the others are the sweep's.
 OWN_SECONDS = 3.0
 #: How long the sweep leaves the committing process alone with its delivery.
 HOLD_SECONDS = 5.0
+
+
+#: A sheet of at most so many rows is written in one statement, where the database can.
+WHOLE_ROWS = 12
 
 
 class Writer(Protocol):
@@ -97,7 +103,7 @@ class Sheet:
         # In the order in which they are written: intents, legs, waits, the rest. Everybody locks in this order,
         # and within a table by id, so that two writers never wait for each other.
         self._batches: dict[Prepared, _Batch] = {}
-        #: After ``write``: whether every row of ``insert_if_subscribed`` was wanted.
+        #: Once written: whether rows of ``insert_if_subscribed`` were wanted. One transaction, one answer for them all.
         self.was_subscribed = False
 
     def write(self, to: Writer) -> None:
@@ -106,11 +112,26 @@ class Sheet:
             hold_run(to, fence, self._is_sqlite)
         for prepared, batch in self._batches.items():
             done = to.run(prepared, batch.rows)
-            if prepared is statements.insert_if_subscribed(self._is_sqlite):
-                self.was_subscribed = done == len(batch.rows)
+            self._note(prepared, done)
             if batch.refusals and done != len(batch.rows):
                 others = f", or of {len(batch.rows) - 1} others the same" if len(batch.rows) > 1 else ""
                 raise StaleChange(batch.refusals[0] + others)
+
+    def whole(self, *, durable: bool) -> Whole | None:
+        """The same as one statement; None where it is not to be had: on SQLite, with fences, with many rows."""
+        rows = sum(len(batch.rows) for batch in self._batches.values())
+        if self._is_sqlite or self._fences or not 0 < rows <= WHOLE_ROWS:
+            return None
+        parts = [
+            (prepared, row, bool(batch.refusals)) for prepared, batch in self._batches.items() for row in batch.rows
+        ]
+        refusals = [words for batch in self._batches.values() for words in batch.refusals]
+        counted = [statements.insert_if_subscribed(self._is_sqlite)]
+        return Whole(parts, " or ".join(refusals), self._note, counted, durable=durable)
+
+    def _note(self, prepared: Prepared, rows: int) -> None:
+        if prepared is statements.insert_if_subscribed(self._is_sqlite):
+            self.was_subscribed = rows > 0
 
     def fence(self, fence: Fence) -> None:
         """Demand that this claim still is the running one."""
@@ -156,6 +177,7 @@ def sheet_of(sealed: Sequence[Sealed], now: datetime, *, own: bool, is_sqlite: b
         _legs(sheet, change)
     for change in changes:
         _waits(sheet, change)
+    _links(sheet, changes, now)
     for change in changes:
         if change.fence is not None:
             sheet.fence(change.fence)
@@ -238,11 +260,52 @@ def _waits(sheet: Sheet, change: Change) -> None:
                 {"id": wait.id, "status": was.status.value},
                 f"wait {wait.id} is no longer {was.status.value}",
             )
-        before, after = set(was.to if was is not None else ()), set(wait.to)
-        for owner in sorted(after - before):
-            sheet.insert_new(t.wait_owners, {"owner": owner, "wait_id": wait.id})
-        for owner in sorted(before - after):
-            sheet.delete(t.wait_owners, {"owner": owner, "wait_id": wait.id})
+        if wait.kind is WaitKind.HUMAN:
+            _desks(sheet, was, wait)
+
+
+def _desks(sheet: Sheet, was: Wait | None, wait: Wait) -> None:
+    """In whose inbox the wait is, until when, and who may not answer it."""
+    if was is None and wait.status is not WaitStatus.OPEN:
+        # Brought along from the intent this one repeats: nobody was asked anew.
+        return
+    desk = {"wanted_at": wait.wanted_at or NEVER, "closed_at": wait.closed_at}
+    before, after = (set(was.to), set(wait.to)) if was is not None else (set(), {EVERYBODY, *wait.to})
+    for owner in sorted(after - before):
+        sheet.insert_new(
+            t.wait_owners,
+            {"owner": owner, "wait_id": wait.id, "task_type": wait.request.get("task_type"), **desk},
+        )
+    for owner in sorted(before - after):
+        sheet.delete(t.wait_owners, {"owner": owner, "wait_id": wait.id})
+    if was is not None and (was.wanted_at, was.closed_at) != (wait.wanted_at, wait.closed_at):
+        sheet.update(t.wait_owners, desk, {"wait_id": wait.id})
+    if wait.status is not WaitStatus.OPEN:
+        return
+    # What keeps somebody out is written before what only they themselves did: of two of one name the first stays.
+    kept_out = [(name, False) for name in wait.excluded] if was is None else []
+    kept_out += [(name, True) for name in wait.done - (was.done if was is not None else frozenset())]
+    for name, personal in sorted(kept_out):
+        sheet.insert_new(t.wait_barred, {"wait_id": wait.id, "name": name[:255], "personal": personal})
+
+
+def _links(sheet: Sheet, changes: Sequence[Change], now: datetime) -> None:
+    """Links issued and used up; and revoked, where the wait is no longer for their recipient."""
+    for change in changes:
+        for was, link in change.links:
+            if was is None:
+                sheet.insert(t.links, to_row(link))
+            else:
+                sheet.update(
+                    t.links, changed(was, link), {"hash": link.hash, "state": was.state.value},
+                    "the link has been used, or is no longer good",
+                )  # fmt: skip
+    for wait_was, wait in (pair for change in changes for pair in change.waits):
+        # Those to a wait that closes need no writing: nobody answers a closed wait.
+        for gone in sorted(set(wait_was.to) - set(wait.to)) if wait_was is not None else ():
+            revoked = {"state": LinkState.REVOKED.value, "closed_at": now}
+            for state in (LinkState.OPEN, LinkState.USED):
+                sheet.update(t.links, revoked, {"wait_id": wait.id, "recipient": gone, "state": state.value})
 
 
 def _outbox_row(delivery: Delivery, now: datetime, *, own: bool) -> Row:
@@ -305,15 +368,25 @@ def proof_of(sealed: Iterable[Sealed]) -> Callable[[Connection], bool]:
     return lambda connection: False
 
 
+# Each builds its query only when it is asked: that takes longer than all else at a commit, and hardly any reply is lost.
+
+
 def _event_is_there(event: Event) -> Callable[[Connection], bool]:
-    hash_of = select(t.events.c.hash).where(t.events.c.intent_id == event.intent_id, t.events.c.seq == event.seq)
-    return lambda connection: bool(connection.scalar(hash_of) == event.hash)
+    def is_there(connection: Connection) -> bool:
+        c = t.events.c
+        found = connection.scalar(select(c.hash).where(c.intent_id == event.intent_id, c.seq == event.seq))
+        return bool(found == event.hash)
+
+    return is_there
 
 
 def _leg_is_there(leg: Leg) -> Callable[[Connection], bool]:
-    c = t.legs.c
-    row_of = select(c.status, c.run, c.token, c.attempts, c.resends).where(c.id == leg.id)
-    return lambda connection: tuple(connection.execute(row_of).first() or ()) == _identity(leg)
+    def is_there(connection: Connection) -> bool:
+        c = t.legs.c
+        row_of = select(c.status, c.run, c.token, c.attempts, c.resends).where(c.id == leg.id)
+        return tuple(connection.execute(row_of).first() or ()) == _identity(leg)
+
+    return is_there
 
 
 def _identity(leg: Leg) -> tuple[Any, ...]:
@@ -321,6 +394,9 @@ def _identity(leg: Leg) -> tuple[Any, ...]:
 
 
 def _letter_is_closed(letter_id: str, closed: Sequence[str | None]) -> Callable[[Connection], bool]:
-    c = t.dead_letters.c
-    row_of = select(c.state, c.replayed_as, c.closed_by).where(c.id == letter_id)
-    return lambda connection: list(connection.execute(row_of).first() or ()) == list(closed)
+    def is_closed(connection: Connection) -> bool:
+        c = t.dead_letters.c
+        row_of = select(c.state, c.replayed_as, c.closed_by).where(c.id == letter_id)
+        return list(connection.execute(row_of).first() or ()) == list(closed)
+
+    return is_closed

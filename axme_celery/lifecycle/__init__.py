@@ -30,7 +30,7 @@ from .runs import (
     unpark,
 )
 from .shown import shown_hash
-from .voters import REQUESTER, Refusal, barred, folded, may_answer, needs_comment, vote_of
+from .voters import REQUESTER, Refusal, barred, may_answer, needs_comment, vote_of
 from .waits import answer, fire, heartbeat, open_wait, rest_again
 
 __all__ = [
@@ -53,7 +53,6 @@ __all__ = [
     "fail",
     "fail_from_outside",
     "fire",
-    "folded",
     "gated",
     "hand_back",
     "heartbeat",

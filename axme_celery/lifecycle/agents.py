@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from ..errors import StaleChange
 from ..model import Change, Intent, JsonDict, Leg, LegStatus, Status, Wait, WaitStatus
@@ -113,6 +114,13 @@ def retermed(
     story = Story(intent, on.now)
     story.tell(event, actor=by, patch=patch, reason=reason, policy_generation=terms["generation"])
     story.intent = replace(story.intent, terms=terms)
+    return story.change()
+
+
+def note(intent: Intent, event: str, *, by: str | None, on: Occasion, **details: Any) -> Change:
+    """A line in the intent's log that moves nothing. Raises IntentEnded."""
+    story = Story(intent, on.now)
+    story.tell(event, actor=by, **details)
     return story.change()
 
 

@@ -11,6 +11,7 @@ from ..errors import IntentEnded
 from ..model import Change, Intent, JsonDict, Leg, LegStatus, Status, Wait, WaitStatus
 from .moves import Occasion, Story
 from .outgoing import dead_letter, dead_notice, notice_delivery, present, tell_parent, text_of
+from .shown import shown_hash
 
 #: The name of the wait that stands before an intent's first leg.
 GATE = "human_task"
@@ -20,6 +21,7 @@ def gated(change: Change, wait: Wait, *, on: Occasion) -> Change:
     """The change that submits an intent, with this wait before its first leg: nothing runs until it is answered well."""
     intent, (_, leg) = change.intent, change.legs[0]
     assert intent is not None
+    wait = replace(wait, payload_hash=shown_hash(wait.title, wait.request, intent.payload))
     # The leg's code never asks for this wait; that is no drift.
     resting = replace(leg, status=LegStatus.WAITING, due_at=None, has_history=True, drift_accepted_run=1)
     story = Story(intent, on.now)
@@ -29,7 +31,7 @@ def gated(change: Change, wait: Wait, *, on: Occasion) -> Change:
     )  # fmt: skip
     story.tell(
         "intent.human_task_assigned", leg_id=leg.id, wait_id=wait.id, to=list(wait.to), title=wait.title,
-        task_type=wait.request.get("task_type"), outcomes=wait.request.get("outcomes"),
+        task_type=wait.request.get("task_type"), outcomes=wait.request.get("outcomes"), payload_hash=wait.payload_hash,
     )  # fmt: skip
     return replace(
         change,
@@ -46,7 +48,8 @@ def after_gate(intent: Intent, leg: Leg, was: Wait, closed: Wait, *, on: Occasio
 
     A no, or no answer, fails the intent. A yes ends it too where nobody else was asked for (``then`` is "complete").
     """
-    said_yes = closed.status is WaitStatus.ANSWERED and closed.outcome == closed.request["outcomes"][0]
+    refusals = closed.request.get("refusals", closed.request["outcomes"][1:])
+    said_yes = closed.status is WaitStatus.ANSWERED and closed.outcome not in refusals
     if said_yes and closed.request.get("then") != "complete":
         return None
     story = Story(intent, on.now)

@@ -8,10 +8,11 @@ from datetime import datetime
 
 from ..errors import BadInput, NotAllowed, WaitClosed
 from ..model import Change, Intent, Wait, WaitKind, WaitRecord, WaitStatus
+from ..texts import folded
 from .moves import Occasion, Story
 from .nudges import due
 from .outgoing import notice_delivery, present, text_of
-from .voters import barred, folded, may_answer
+from .voters import barred, may_answer
 
 
 def delegate(

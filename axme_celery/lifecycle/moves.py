@@ -76,6 +76,7 @@ NOTES = frozenset(
         "intent.handed_back",
         "intent.handed_out",
         "intent.transfer",
+        "intent.message_sent",
         "intent.controls_changed",
         "intent.policy_changed",
         "intent.parked",
@@ -131,8 +132,9 @@ class Story:
         )
         ended_at = self.now if status.is_final else None
         self.intent = replace(
-            self.intent, status=status, waiting_reason=reason, seq=seq, updated_at=self.now, ended_at=ended_at
-        )
+            self.intent, status=status, waiting_reason=reason, seq=seq, updated_at=self.now, ended_at=ended_at,
+            threaded=self.intent.threaded or type == "intent.human_task_assigned",
+        )  # fmt: skip
 
     def change(self, **rows: object) -> Change:
         """A Change of this intent, with the other rows given."""

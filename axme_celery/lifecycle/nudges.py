@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 
 from ..hours import later
 from ..model import Change, Delivery, DeliveryKind, Wait, WaitRecord, WaitStatus
+from ..texts import folded
 from .moves import Occasion, Story
 from .outgoing import notice_delivery, text_of
-from .voters import barred, folded
+from .voters import barred
 
 
 def with_moments(wait: Wait) -> Wait:

@@ -6,12 +6,12 @@ they are: their id and the groups they are in. Then they must be among those the
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Collection
 from typing import NamedTuple
 
 from ..errors import BadInput
 from ..model import JsonDict, Wait, WaitKind, WaitStatus
+from ..texts import folded
 
 #: In ``not_by``: whoever submitted the intent.
 REQUESTER = "requester"
@@ -39,7 +39,7 @@ def may_answer(wait: Wait, names: Collection[str] | None, by: str) -> Refusal | 
     if wait.status is not WaitStatus.OPEN:
         return Refusal("closed", f"wait {wait.id} is closed: {wait.status.value.lower()}")
     own = {folded(by), *(folded(name) for name in names or ())}
-    if not own.isdisjoint(folded(name) for name in wait.request.get("not_by", ())):
+    if not own.isdisjoint(wait.excluded):
         return Refusal("excluded", f"{by} may not answer wait {wait.id}: its not_by excludes them; someone else must")
     if folded(by) in {folded(given["by"]) for given in wait.delegations}:
         return Refusal("delegated", f"{by} has delegated wait {wait.id}, and so does not answer it any more")
@@ -51,19 +51,13 @@ def may_answer(wait: Wait, names: Collection[str] | None, by: str) -> Refusal | 
 
 
 def barred(wait: Wait) -> frozenset[str]:
-    """Everybody who may not answer, or not any more, whatever groups they are in; as ``folded`` names."""
-    gone = [*wait.request.get("not_by", ()), *(given["by"] for given in wait.delegations)]
-    return frozenset(folded(name) for name in (*gone, *(vote["by"] for vote in wait.votes)))
+    """Everybody who may not answer, or not any more; as ``folded`` names."""
+    return wait.excluded | wait.done
 
 
 def vote_of(wait: Wait, by: str) -> JsonDict | None:
     """What this person has answered, where several must."""
     return next((vote for vote in wait.votes if folded(vote["by"]) == folded(by)), None)
-
-
-def folded(name: str) -> str:
-    """A name as it is compared where somebody is to be kept out: "Ana@x.org" is no other person than "ana@x.org"."""
-    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def without_requester(request: JsonDict, requester: str | None) -> JsonDict:

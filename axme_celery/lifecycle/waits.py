@@ -89,6 +89,7 @@ def answer(
     data: str | None = None,
     names: Collection[str] | None = None,
     expected_hash: str | None = None,
+    via: str | None = None,
     on: Occasion,
 ) -> Change:
     """An answer from outside: it closes the wait and the leg runs on, or it is one vote of several.
@@ -96,6 +97,7 @@ def answer(
     outcome:       a person's choice; tools and agents answer with "completed" or "failed".
     names:         the person's id and groups; None where the caller vouches for them.
     expected_hash: of what the person was shown.
+    via:           how they proved who they are.
 
     Raises WaitClosed for a closed wait, NotAllowed for a person who may not or already did, ShownChanged.
     """
@@ -116,11 +118,11 @@ def answer(
             story = Story(record.intent, on.now)
             story.tell(
                 "intent.voted", actor=by, leg_id=wait.leg_id, wait_id=wait.id, outcome=outcome, comment=comment,
-                votes=agreeing, quorum=quorum, payload_hash=wait.payload_hash,
+                votes=agreeing, quorum=quorum, payload_hash=wait.payload_hash, via=via,
             )  # fmt: skip
             return story.change(waits=((record.wait, wait),))
     closed = closed_wait(wait, WaitStatus.ANSWERED, on.now, outcome=outcome, answered_by=by, comment=comment, data=data)
-    return _resume(record, closed, at=on.now, on=on)
+    return _resume(record, closed, at=on.now, on=on, via=via)
 
 
 def fire(record: WaitRecord, *, ahead: timedelta, on: Occasion) -> Change | None:
@@ -155,7 +157,7 @@ def heartbeat(wait: Wait, *, on: Occasion) -> Change:
     return Change(waits=((wait, replace(later, due_at=due(later))),), durable=False)
 
 
-def _resume(record: WaitRecord, closed: Wait, *, at: datetime, on: Occasion) -> Change:
+def _resume(record: WaitRecord, closed: Wait, *, at: datetime, on: Occasion, via: str | None = None) -> Change:
     """The wait has closed: the leg is queued as its next run, its message leaving at ``at``."""
     ended = after_gate(record.intent, record.leg, record.wait, closed, on=on) if closed.name == GATE else None
     if ended is not None:
@@ -167,8 +169,9 @@ def _resume(record: WaitRecord, closed: Wait, *, at: datetime, on: Occasion) -> 
     if leg.status is not LegStatus.WAITING:
         # Parked: the closed wait is found when the leg runs next.
         story.tell(
-            "intent.wait_closed", actor=closed.answered_by, leg_id=leg.id, wait_id=closed.id, outcome=closed.outcome
-        )
+            "intent.wait_closed", actor=closed.answered_by, leg_id=leg.id, wait_id=closed.id, outcome=closed.outcome,
+            comment=closed.comment, payload_hash=closed.payload_hash, via=via,
+        )  # fmt: skip
         return story.change(waits=((record.wait, closed),))
     queued = next_run(leg, on, at=at)
     story.tell(
@@ -179,6 +182,7 @@ def _resume(record: WaitRecord, closed: Wait, *, at: datetime, on: Occasion) -> 
         outcome=closed.outcome,
         comment=closed.comment,
         payload_hash=closed.payload_hash,
+        via=via,
     )
     return story.change(
         waits=((record.wait, closed),), legs=((leg, queued),), outbox=(leg_delivery(queued, on.new_id(), at),)

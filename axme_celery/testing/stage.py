@@ -29,7 +29,7 @@ from ..extension import Axme
 from ..handle import IntentHandle
 from ..hooks import HookStatus
 from ..ledger import SqlLedger, tables, tables_hooks
-from ..model import Change, DeadLetter, Delivery, DeliveryKind, Event, LegStatus, Wait, WaitStatus
+from ..model import Change, DeadLetter, Delivery, DeliveryKind, Event, Lease, LegStatus, Wait, WaitStatus
 from ..notifiers import Notice
 from ..ports import Ledger, Tracker
 from ..sweep import AHEAD_TICKS, due_timers, early_answers, lapsed_leases, lost_messages, refill, undelivered
@@ -273,8 +273,8 @@ class _Relay:
     def send_if_committed(self, delivery_ids: Sequence[str]) -> None:
         """Nothing: the sweep finds them, once they are there."""
 
-    def tell(self, changes: Sequence[Change]) -> None:
-        best_effort(lambda: tell_tracker(self._stage.axme.runtime, changes))
+    def tell(self, changes: Sequence[Change], ended: Sequence[Lease] = ()) -> None:
+        best_effort(lambda: tell_tracker(self._stage.axme.runtime, changes, ended))
 
     def settled(self, delivery_ids: Sequence[str]) -> None:
         self._stage.axme.runtime.ledger.outbox_settle(delivery_ids)

@@ -128,14 +128,6 @@ class RedisTracker:
             for batch in _batches(leases):
                 self._redis.zrem(self._key("leases"), *map(_lease_member, batch))
 
-    def settle(self, lease: Lease, intent_id: str, seq: int) -> None:
-        """``release`` and ``tell`` in one round trip, for the end of a leg."""
-        with self._asked("release a lease"), self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.zrem(self._key("leases"), _lease_member(lease))
-            pipeline.set(self._key(f"seq:{intent_id}"), seq, ex=_SEQ_SECONDS)
-            pipeline.publish(self._key(f"intent:{intent_id}"), seq)
-            pipeline.execute()
-
     def lapsed(self, limit: int) -> list[Lease]:
         """Leases past their end by Redis' clock, the longest past first. They stay until released."""
         with self._asked("list lapsed leases"):
@@ -189,11 +181,17 @@ class RedisTracker:
 
     # -- live notices --
 
-    def tell(self, intent_id: str, seq: int) -> None:
-        """Say that an intent is at ``seq``, to whoever listens now or read the ledger within the last minute."""
+    def tell(self, seqs: Mapping[str, int], ended: Sequence[Lease] = ()) -> None:
+        """Say where intents are (id -> seq), to whoever listens now or read the ledger within the last minute.
+
+        ended:  drop these leases as well; all in one round trip.
+        """
         with self._asked("tell a notice"), self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.set(self._key(f"seq:{intent_id}"), seq, ex=_SEQ_SECONDS)
-            pipeline.publish(self._key(f"intent:{intent_id}"), seq)
+            for batch in _batches(ended):
+                pipeline.zrem(self._key("leases"), *map(_lease_member, batch))
+            for intent_id, seq in seqs.items():
+                pipeline.set(self._key(f"seq:{intent_id}"), seq, ex=_SEQ_SECONDS)
+                pipeline.publish(self._key(f"intent:{intent_id}"), seq)
             pipeline.execute()
 
     def listen(self, intent_id: str, timeout_seconds: float, after: int | None = None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -66,10 +66,6 @@ class SqlTracker:
             with self._session("release leases") as session:
                 session.run(session.sql.release, [{"a_leg": leg_id, "a_run": run} for leg_id, run in _in_order(leases)])
 
-    def settle(self, lease: Lease, intent_id: str, seq: int) -> None:
-        """``release`` and ``tell`` in one."""
-        self.release([lease])
-
     def lapsed(self, limit: int) -> list[Lease]:
         """Leases past their end by the database's clock, the longest past first. They stay until released."""
         with self._session("list lapsed leases") as session:
@@ -111,8 +107,9 @@ class SqlTracker:
 
     # -- live notices --
 
-    def tell(self, intent_id: str, seq: int) -> None:
-        """Nothing: a listener reads the ledger, which is this database, by itself."""
+    def tell(self, seqs: Mapping[str, int], ended: Sequence[Lease] = ()) -> None:
+        """Drop these leases. Of the intents nothing: a listener reads the ledger, which is this database, by itself."""
+        self.release(ended)
 
     def listen(self, intent_id: str, timeout_seconds: float, after: int | None = None) -> bool:
         """Sleep for a moment, at most the timeout, and return False: read the ledger again.

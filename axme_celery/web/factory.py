@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ROOMS = (
     ("axme_celery.web.pages:blueprint", "/"),
     ("axme_celery.web.streams:blueprint", "/live"),
+    ("axme_celery.web.v1:blueprint", "/v1"),
     ("axme_celery.web.probe:blueprint", "/"),
 )
 

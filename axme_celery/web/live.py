@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import random
 import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
+from .. import inbox as inboxes
 from ..beats import INBOXES
 from ..errors import AxmeError, TrackerUnavailable
 from ..model import Event
@@ -102,10 +104,13 @@ class Hub:
         with contextlib.suppress(Exception):  # in a signal handler, where nothing may be raised
             self._runtime().tracker.wake()
 
-    def events(self, intent_id: str, since: int = 0) -> Iterator[Event | None]:
-        """An intent's events after ``since``, in order, live until it has ended; None now and then, for a heartbeat."""
+    def events(self, intent_id: str, since: int = 0, *, seconds: float | None = None) -> Iterator[Event | None]:
+        """An intent's events after ``since``, in order, live until it has ended; None now and then, for a heartbeat.
+
+        seconds:  end after so long; None: after some minutes.
+        """
         with self._joined(intent_id, _Events) as topic:
-            until = time.monotonic() + LIFE_SECONDS * random.uniform(0.8, 1.2)
+            until = time.monotonic() + (LIFE_SECONDS * random.uniform(0.8, 1.2) if seconds is None else seconds)
             told = True
             while not self._closing:
                 page = topic.read(since, told)
@@ -116,16 +121,30 @@ class Hub:
                     return
                 if len(page) < PAGE:
                     # Told of something after ``since`` while it was read, this returns at once.
-                    told = self._wait(topic, since)
+                    told = self._wait(topic, since, min(HEARTBEAT_SECONDS, max(0.0, until - time.monotonic())))
                     if not told and not self._closing:
                         yield None
 
-    def inbox(self, names: Sequence[str], last: str = "") -> Iterator[str | None]:
+    def mailbox(self, agent: str, *, seconds: float, beat_seconds: float) -> Iterator[bool]:
+        """True at first, and each time something may have come into the agent's mailbox; False for a heartbeat."""
+        with self._joined(agent, _Mailbox) as topic:
+            until = time.monotonic() + seconds
+            looked_at, told = float("-inf"), True
+            while not self._closing and time.monotonic() < until:
+                heard = topic.now_heard()
+                # A notice may be lost with its Redis; and a lease that ends brings things back.
+                due = told or time.monotonic() - looked_at >= FRESH_SECONDS
+                looked_at = time.monotonic() if due else looked_at
+                yield due
+                told = self._wait(topic, heard, min(beat_seconds, max(0.0, until - time.monotonic())))
+
+    def inbox(self, by: str, groups: Collection[str], owner: str | None, last: str = "") -> Iterator[str | None]:
         """The version of an inbox, each time it has become another one than ``last``; None for a heartbeat.
 
-        names: whose it is, a person and their groups; none: everybody's.
+        by, groups: whose it is.
+        owner:      only what belongs to that one's intents.
         """
-        with self._joined("\n".join(sorted(names)), _Inbox) as topic:
+        with self._joined(json.dumps([by, sorted(groups), owner]), _Inbox) as topic:
             until = time.monotonic() + LIFE_SECONDS * random.uniform(0.8, 1.2)
             since = time.monotonic()
             while not self._closing and time.monotonic() < until:
@@ -162,16 +181,17 @@ class Hub:
                 if not topic.listeners:
                     del self._topics[key]
 
-    def _wait(self, topic: _Topic, after: int) -> bool:
+    def _wait(self, topic: _Topic, after: int, seconds: float | None = None) -> bool:
         """Sleep until something may have happened; False when it was only time for a heartbeat."""
+        seconds = HEARTBEAT_SECONDS if seconds is None else seconds
         if topic.rt.tracker.pushes:
             try:
-                return topic.rt.tracker.listen(topic.channel, HEARTBEAT_SECONDS, after)
+                return topic.rt.tracker.listen(topic.channel, seconds, after)
             except TrackerUnavailable:
                 # The ledger is the truth: look there, a little later.
                 time.sleep(LOOK_SECONDS * random.uniform(1, 2))
                 return True
-        return topic.wait(HEARTBEAT_SECONDS, after)
+        return topic.wait(seconds, after)
 
     def _look(self) -> None:
         """Where nothing pushes: see for all topics at once whether they moved. Ends when there are none."""
@@ -327,21 +347,30 @@ class _Inbox(_Topic):
         with self._reading:
             if self._read_at < since:
                 self._read_at = time.monotonic()
-                self._version = inbox_version(self.rt, self._names)
+                self._version = inbox_version(self.rt, *json.loads(self.name))
             return self._version
 
     def look(self, moved: dict[str, int]) -> None:
-        if self._version and inbox_version(self.rt, self._names) != self._version:
+        if self._version and inbox_version(self.rt, *json.loads(self.name)) != self._version:
             self._hear(self.heard + 1)
 
-    @property
-    def _names(self) -> list[str]:
-        return self.name.split("\n") if self.name else []
+
+class _Mailbox(_Topic):
+    """What lies there for one agent. ``heard`` is the highest number known of."""
+
+    def now_heard(self) -> int:
+        """What was told until now."""
+        return self.rt.tracker.told(self.name) if self.rt.tracker.pushes else self.heard
+
+    def look(self, moved: dict[str, int]) -> None:
+        self._hear(self.rt.ledger.mailboxes.cursor(self.name))
 
 
-def inbox_version(rt: Runtime, names: Sequence[str]) -> str:
-    """A short text that is another one whenever something in the inbox is."""
-    return hashlib.sha256(repr(rt.ledger.views.inbox_marks(names)).encode()).hexdigest()[:16]
+def inbox_version(rt: Runtime, by: str, groups: Collection[str], owner: str | None) -> str:
+    """A short text that is another one whenever something in the inbox is, as far as anybody reads it."""
+    items = inboxes.page(rt, inboxes.query(rt, by, groups, owner=owner), limit=inboxes.LONGEST_PAGE).items
+    marks = [(item.wait.id, item.wait.timeout_at, item.wait.votes, item.wait.to) for item in items]
+    return hashlib.sha256(repr(marks).encode()).hexdigest()[:16]
 
 
 __all__ = ["Full", "Hub", "Seat", "close_all", "inbox_version"]

@@ -25,4 +25,5 @@ def health() -> tuple[Response, int]:
     except AxmeError:
         tracker = "unavailable"
     status = "ok" if ledger == "ok" else "unavailable"
-    return jsonify({"status": status, "ledger": ledger, "tracker": tracker}), 200 if status == "ok" else 503
+    found = {"ok": status == "ok", "status": status, "ledger": ledger, "tracker": tracker}
+    return jsonify(found), 200 if status == "ok" else 503

@@ -151,7 +151,16 @@ def fetched() -> Path:
     source = HOME / f"celery-{CELERY}"
     if not source.exists():
         HOME.mkdir(parents=True, exist_ok=True)
-        _pip(Path(sys.executable), "download", "--no-deps", "--no-binary", "celery", "--dest", str(HOME), f"celery=={CELERY}")
+        _pip(
+            Path(sys.executable),
+            "download",
+            "--no-deps",
+            "--no-binary",
+            "celery",
+            "--dest",
+            str(HOME),
+            f"celery=={CELERY}",
+        )
         with tarfile.open(HOME / f"celery-{CELERY}.tar.gz") as archive:
             archive.extractall(HOME / "unpacked", filter="data")
         (HOME / "unpacked" / f"celery-{CELERY}").rename(source)

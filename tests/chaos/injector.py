@@ -207,6 +207,10 @@ def _install() -> None:
     event.listen(Engine, "do_connect", _connect_watched)
 
 
+#: How statements begin that write. "WITH F" is a tracker's, "WITH W" a whole transaction of the ledger's.
+_WRITE = ("INSERT", "UPDATE", "DELETE", "WITH F", "WITH W")
+
+
 class _Database:
     """What a connection does, as far as it concerns us: it runs a statement, or ends a transaction."""
 
@@ -224,7 +228,7 @@ class _Database:
             raise self.broken()
         if verb == "COMMIT":
             return self.ends(act)
-        writes = verb in ("INSERT", "UPDATE", "DELETE", "WITH F")
+        writes = verb in _WRITE
         if writes and not self.in_transaction:
             return _at_point("autocommit", act, self.broken)
         done = act()
@@ -277,7 +281,7 @@ class _Sqlite(_Database):
 
     def refuses(self, verb: str) -> bool:
         # Somebody else is writing, all that time; whoever reads is not held up.
-        return super().refuses(verb) and verb in ("INSERT", "UPDATE", "DELETE", "WITH F", "BEGIN ")
+        return super().refuses(verb) and verb in (*_WRITE, "BEGIN ")
 
     def broken(self) -> Exception:
         error = sqlite3.OperationalError("database is locked (injected)")

@@ -6,15 +6,13 @@ import ast
 import asyncio
 import contextlib
 import random
-import re
 import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 
-#: The message that prepares the hot path's insert: under a name to run it by later, or without to run it at once.
-_PREPARES = re.compile(rb"P....(\w*)\x00INSERT INTO axme_checkpoints", re.DOTALL)
+from tests.servers.wire import WireReader
 
 
 class LossyProxy:
@@ -26,7 +24,7 @@ class LossyProxy:
 
     def __init__(self, server_port: int, seed: int) -> None:
         self.server_port = server_port
-        #: How many replies were lost, to a "COMMIT" and to a "checkpoint".
+        #: How many replies were lost, to a "COMMIT" (of whichever form) and to a "checkpoint".
         self.lost: Counter[str] = Counter()
         self._armed: Counter[str] = Counter()
         self._random = random.Random(seed)
@@ -93,13 +91,13 @@ class _Wire:
 
     def __init__(self, proxy: LossyProxy, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self._proxy, self._client, self._server = proxy, client, server
-        self._inserts: set[bytes] = set()
+        self._reader = WireReader()
         #: A reply is being lost: nothing reaches the client any more.
         self.is_losing = False
 
     async def up(self, reader: asyncio.StreamReader) -> None:
         while data := await reader.read(65536):
-            lost = self._proxy.wants_lost(self._kind(data))
+            lost = self._proxy.wants_lost(self._reader.commits(data))
             self.is_losing = self.is_losing or lost
             self._server.write(data)
             await self._server.drain()
@@ -119,14 +117,6 @@ class _Wire:
     def cut(self) -> None:
         self._client.transport.abort()
         self._server.transport.abort()
-
-    def _kind(self, data: bytes) -> str | None:
-        if b"COMMIT\x00" in data:
-            return "COMMIT"
-        prepared = _PREPARES.findall(data)
-        self._inserts.update(name for name in prepared if name)
-        runs_now = b"" in prepared or any(b"\x00" + name + b"\x00" in data for name in self._inserts)
-        return "checkpoint" if runs_now else None
 
 
 class Copier:

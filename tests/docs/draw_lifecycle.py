@@ -36,6 +36,7 @@ MEANING = {
     "intent.handed_back": "the worker was stopping and gave the leg back; not counted as an attempt",
     "intent.handed_out": "an agent was handed it again, or after a person's yes",
     "intent.transfer": "another agent has it now",
+    "intent.message_sent": "somebody wrote a message in its thread; the message itself is kept beside the log",
     "intent.controls_changed": "its controls were changed, as another policy generation",
     "intent.policy_changed": "its grants or limits were changed, as another policy generation",
     "intent.delivery_failed": "agents were handed it as often as allowed and none finished it; a dead letter says so",

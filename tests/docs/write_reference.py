@@ -32,7 +32,7 @@ REFERENCE, COMMANDS = "docs/reference.md", "docs/cli.md"
 NOT_YET = ("axme_redact",)
 
 #: What a task calls; what holds an intent; what it gives back.
-INSIDE = ("step", "current_step", "wait_for_human", "wait_for_tool", "wait_for_time", "wait_for_agent")
+INSIDE = ("step", "current_step", "wait_for_human", "wait_for_tool", "wait_for_time", "wait_for_agent", "callback_url")
 INSIDE_TOO = ("current_intent", "progress")
 RECORDS = (model.Decision, model.Event, model.Leg, model.Checkpoint, model.Wait, model.Progress, model.DeadLetter)
 

@@ -72,7 +72,8 @@ def test_every_check_can_find_something():
         ("serializers", {"accept_content": ("json", "yaml")}, Level.WARNING, "yaml"),
         ("results", {"result_backend": None}, Level.OK, "no result backend"),
         ("results", {"result_backend": "rpc"}, Level.WARNING, "intents outlive it"),
-        ("results", {"longest_wait_seconds": 2 * 86400.0}, Level.WARNING, "never fire its body"),
+        ("results", {"longest_wait_seconds": 2e5, "result_backend": "db+postgresql"}, Level.WARNING, "never fire its body"),
+        ("results", {"longest_wait_seconds": 2 * 86400.0}, Level.WARNING, "reads PENDING until the intent ends"),
         ("broker", {"broker_error": "Connection refused"}, Level.PROBLEM, "Connection refused"),
         ("visibility timeout", {"longest_countdown": ("mail", 7200.0)}, Level.PROBLEM, "mail is due in 2h"),
         ("visibility timeout", {"longest_countdown": ("mail", 60.0)}, Level.OK, "1h"),
@@ -114,14 +115,16 @@ def test_a_misconfiguration_is_found_and_named(about, changed, level, said):
 
 
 def test_a_long_wait_is_no_danger_to_results_that_outlive_it():
-    """result_expires longer than it, or none at all; result_chord_expires saves the chord, not AsyncResult."""
+    """result_expires longer than it, or none at all; the sweep saves the chord on Redis, not AsyncResult."""
     wait = 2 * 86400.0
     for expires in (3 * 86400.0, None):
         assert found("results", longest_wait_seconds=wait, result_expires_seconds=expires).level is Level.OK
 
-    finding = found("results", longest_wait_seconds=wait, result_chord_expires_seconds=wait)
+    on_redis = found("results", longest_wait_seconds=wait)
+    raised = found("results", longest_wait_seconds=wait, result_backend="db", result_chord_expires_seconds=wait)
 
-    assert finding.level is Level.WARNING and "chord" not in finding.found + finding.change
+    for finding in (on_redis, raised):
+        assert finding.level is Level.WARNING and "chord" not in finding.found + finding.change
 
 
 def test_what_does_not_apply_is_not_mentioned():

@@ -9,7 +9,7 @@ import os
 import signal
 
 import pytest
-from celery import chord
+from celery import chord, group
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 from celery.result import AsyncResult
 
@@ -271,6 +271,33 @@ def test_a_chord_waits_for_its_waiting_header(stage):
         stage.axme.answer(waiting[0].id, "approved", by="ana")
 
     assert result.get(timeout=20) == 3
+
+
+def test_a_group_gives_the_result_of_its_waiting_member_with_the_others(stage):
+    """In order, once the last is there."""
+    project = stage.project
+    result = group(project.plain.s(1), project.ask.s("in-a-group"), project.plain.s(2)).delay()
+    waiting = until(lambda: [*stage.axme.intents(type="e2e.ask", status="WAITING")], "wait in the group")
+    assert not result.ready()
+
+    stage.axme.answer(waiting[0].id, "approved", by="ana")
+
+    assert result.get(timeout=20) == [2, "approved by ana", 3]
+
+
+def test_links_and_a_durable_body_are_called_after_the_wait(stage):
+    """``link`` of a leg, and a chord whose body is a leg that waits, in front of a chain's last link."""
+    project = stage.project
+    linked = project.ask.apply_async(("linked",), link=project.bound.si(8))
+    stage.axme.answer(stage.wait_asked(stage.intent_of(linked)), "approved", by="ana")
+    assert linked.get(timeout=20) == "approved by ana"
+    (child,) = until(lambda: linked.children, "link")
+    assert child.get(timeout=20)["x"] == 8
+
+    result = (chord([project.plain.s(1), project.plain.s(2)], project.ask.si("body")) | project.bound.si(9)).delay()
+    waiting = until(lambda: [*stage.axme.intents(type="e2e.ask", status="WAITING")], "wait of the body")
+    stage.axme.answer(waiting[0].id, "approved", by="ana")
+    assert result.get(timeout=20)["x"] == 9
 
 
 def test_errbacks_of_a_leg_are_called_once(stage):

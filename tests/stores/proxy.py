@@ -12,6 +12,8 @@ import time
 from typing import Literal
 from urllib.parse import urlsplit
 
+from tests.servers.wire import WireReader
+
 #: What becomes of the message after which the client's connection breaks.
 How = Literal[
     "done",  # the server does it, and its reply is lost
@@ -19,6 +21,8 @@ How = Literal[
     "lost",  # the server never gets it
 ]
 LATE_SECONDS = 0.4
+#: Instead of certain bytes: whatever commits, except a checkpoint.
+COMMIT = "COMMIT"
 
 
 class BreakingProxy:
@@ -32,7 +36,7 @@ class BreakingProxy:
         self.url += "?sslmode=disable&gssencmode=disable"
         #: How many connections were broken as asked.
         self.broken = 0
-        self._marker: bytes | None = None
+        self._marker: bytes | str | None = None
         self._how: How = "done"
         self._lock = threading.Lock()
         self._answered = threading.Event()
@@ -43,8 +47,8 @@ class BreakingProxy:
         port: int = self._listener.getsockname()[1]
         return port
 
-    def break_at(self, marker: bytes, how: How) -> None:
-        """Break the next connection on which a client sends these bytes."""
+    def break_at(self, marker: bytes | str, how: How) -> None:
+        """Break the next connection on which a client sends these bytes, or commits (COMMIT)."""
         self._how, self._marker = how, marker
 
     def close(self) -> None:
@@ -67,17 +71,19 @@ class BreakingProxy:
             for work in (self._up, self._down):
                 threading.Thread(target=work, args=(client, server, mute), daemon=True).start()
 
-    def _is_the_one(self, data: bytes) -> bool:
+    def _is_the_one(self, data: bytes, commits: str | None) -> bool:
         with self._lock:
-            if self._marker is None or self._marker not in data:
+            marker = self._marker
+            if marker is None or not (commits == marker if isinstance(marker, str) else marker in data):
                 return False
             self._marker = None
             self.broken += 1
             return True
 
     def _up(self, client: socket.socket, server: socket.socket, mute: threading.Event) -> None:
+        reader = WireReader()
         while data := _received(client):
-            if self._is_the_one(data):
+            if self._is_the_one(data, reader.commits(data)):
                 mute.set()
                 self._break(client, server, data)
                 return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
@@ -920,7 +919,7 @@ def test_pruning_takes_everything_of_what_ended_long_ago_and_nothing_else(clock:
         checkpoints = connection.scalar(text("SELECT count(*) FROM axme_checkpoints"))
     assert left
     assert set(left.values()) == {0}
-    assert (owners, checkpoints) == (3, 3)
+    assert (owners, checkpoints) == (6, 3), "each wait is in its assignee's inbox and in everybody's"
     for kept in (unsent, lettered, still_open, recent):
         assert ledger.events(kept)
     ledger.close()
@@ -1036,20 +1035,22 @@ def test_a_claim_does_not_wait_for_the_disk(postgres_ledger: SqlLedger) -> None:
     """Losing it in a crash of the database harms nothing; a submit and an end of a leg do wait."""
     ledger = postgres_ledger
     from axme_celery.ledger.driver import Prepared, Row
-    from axme_celery.ledger.engine import Driver
 
-    seen: list[str] = []
-
-    def watched(self: Driver) -> None:
-        seen.append(self._connection.execute("SHOW synchronous_commit").fetchone()[0])
-        commit(self)
-
-    commit: Callable[[Driver], None] = Driver.commit
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Driver, "commit", watched)
-        record = submitted(ledger)
-        ledger.commit(ledgers.claim(ledger, record.leg.id))
-        ledger.commit(ledgers.completed(ledger, record.leg.id))
+    # What the database itself finds set at each commit.
+    with ledger.engines.durable.begin() as connection:
+        for statement in (
+            "CREATE TABLE seen (n serial, setting text)",
+            "CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " INSERT INTO seen (setting) VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$",
+            "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT OR UPDATE ON axme_legs"
+            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION see()",
+        ):
+            connection.exec_driver_sql(statement)
+    record = submitted(ledger)
+    ledger.commit(ledgers.claim(ledger, record.leg.id))
+    ledger.commit(ledgers.completed(ledger, record.leg.id))
+    with ledger.engines.durable.connect() as connection:
+        seen = list(connection.scalars(text("SELECT setting FROM seen ORDER BY n")))
     assert seen == ["on", "off", "on"]
     with ledger.engines.borrow() as driver:
         query = Prepared(text("SELECT 1"), is_sqlite=False)

@@ -11,13 +11,12 @@ from sqlalchemy import text
 from axme_celery.errors import LedgerUnavailable
 from axme_celery.ids import uuid7
 from axme_celery.ledger import SqlLedger
+from axme_celery.ledger.write import WHOLE_ROWS
 from axme_celery.model import Change, Checkpoint, DeadLetter, Leg, LegStatus, WaitStatus
 
 from . import ledgers
 from .ledgers import assert_whole, held, new_intent, recorded, running, submitted, waiting
-from .proxy import BreakingProxy, How
-
-COMMIT = b"COMMIT\x00"
+from .proxy import COMMIT, BreakingProxy, How
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,14 @@ def a_submit(on: Lossy, n: int) -> tuple[Callable[[], object], Callable[[], None
         assert len(on.direct.intents({}, None, 1000)) == n + 1
 
     return lambda: on.ledger.commit(change), check
+
+
+def a_large_submit(on: Lossy, n: int) -> tuple[Callable[[], object], Callable[[], None]]:
+    """More rows than are written in one statement: a transaction of several, with a COMMIT."""
+    change = new_intent(on.direct, tags=tuple(f"tag {i}" for i in range(WHOLE_ROWS)))
+    assert change.intent is not None
+    intent_id = change.intent.id
+    return lambda: on.ledger.commit(change), lambda: assert_whole(on.direct, intent_id)
 
 
 def an_answer(on: Lossy, n: int) -> tuple[Callable[[], object], Callable[[], None]]:
@@ -137,7 +144,7 @@ def a_settled_outbox(on: Lossy, n: int) -> tuple[Callable[[], object], Callable[
     return lambda: on.ledger.outbox_settle(ids), check
 
 
-DEEDS: list[Deed] = [a_submit, an_answer, a_claim, an_end, a_rest, a_discard, a_settled_outbox]
+DEEDS: list[Deed] = [a_submit, a_large_submit, an_answer, a_claim, an_end, a_rest, a_discard, a_settled_outbox]
 
 
 @pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.__name__)
@@ -154,7 +161,7 @@ def test_a_commit_whose_reply_is_lost_is_once_in_the_ledger(lossy: Lossy, deed: 
 
 @pytest.mark.parametrize(("how", "times"), [("done", 25), ("done late", 3), ("lost", 5)])
 def test_a_checkpoint_whose_reply_is_lost_is_once_in_the_ledger(lossy: Lossy, how: How, times: int) -> None:
-    """It has no COMMIT of its own: one statement is its transaction. Prepared or not by then."""
+    """One statement is its transaction. Prepared or not by then."""
     leg_id = running(lossy.direct).leg.id
     for n in range(1, times + 1):
         lossy.proxy.break_at(f"value {n}".encode(), how)
@@ -205,13 +212,14 @@ def test_a_transaction_step_whose_reply_is_lost_has_happened_with_its_checkpoint
 
 def test_a_connection_that_breaks_before_the_commit_is_tried_again(lossy: Lossy) -> None:
     """At any statement of a transaction: the database has undone it, so it is simply done again."""
+    many = tuple(f"tag {i}" for i in range(WHOLE_ROWS))
     for marker in (
         b"BEGIN ISOLATION",
         b"INSERT INTO axme_intents",
         b"INSERT INTO axme_legs",
         b"INSERT INTO axme_outbox",
     ):
-        change = new_intent(lossy.direct)
+        change = new_intent(lossy.direct, tags=many)
         assert change.intent is not None
         lossy.proxy.break_at(marker, "done")
         lossy.ledger.commit(change)

@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
 
 from axme_celery.errors import LedgerUnavailable, StaleChange
 from axme_celery.ledger import SqlLedger, migrate
-from axme_celery.model import Checkpoint
+from axme_celery.model import Checkpoint, LegStatus
 from tests.servers import PrivatePostgres
 
 from . import ledgers
@@ -271,3 +272,21 @@ def test_moments_are_utc_whatever_the_servers_zone(postgres_ledger_url: str) -> 
     assert found.created_at.isoformat().endswith("+00:00")
     assert abs((ledger.now(fresh=True) - found.created_at).total_seconds()) < 10
     ledger.close()
+
+
+def test_a_change_in_one_statement_is_refused_whole(postgres_ledger: SqlLedger) -> None:
+    """Its first parts may have found their rows: with one that did not, nothing is written, and it says what has moved on."""
+    ledger = postgres_ledger
+    record = submitted(ledger)
+    change = ledgers.claim(ledger, record.leg.id)
+    ((was, leg),) = change.legs
+    assert was is not None
+    # The intent is as it was decided on, the leg is not; events and all the rest come after.
+    late = replace(change, legs=((replace(was, run=7), leg),))
+    with pytest.raises(StaleChange, match=r"leg .* is no longer QUEUED at run 7"):
+        ledger.commit(late)
+    assert recorded(ledger, record.leg.id) == record
+    assert [event.type for event in ledger.events(record.intent.id)] == ["intent.created", "intent.submitted"]
+
+    ledger.commit(change)
+    assert recorded(ledger, record.leg.id).leg.status is LegStatus.RUNNING

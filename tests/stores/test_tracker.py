@@ -156,7 +156,7 @@ def test_seeding_never_lengthens_a_lease(tracker: Tracker, clock: MovedClock) ->
 def test_settling_releases_the_lease(tracker: Tracker, clock: MovedClock) -> None:
     """The end of a leg is one call."""
     tracker.hold([Lease("a", 1)], 5)
-    tracker.settle(Lease("a", 1), "intent", 7)
+    tracker.tell({"intent": 7}, [Lease("a", 1)])
     clock.pass_seconds(6)
 
     assert tracker.lapsed(10) == []
@@ -430,7 +430,7 @@ def test_listening_ends_by_itself(tracker: Tracker) -> None:
 
 def test_telling_nobody_is_nothing(tracker: Tracker) -> None:
     """Most notices are heard by no one."""
-    tracker.tell("unheard", 1)
+    tracker.tell({"unheard": 1})
 
 
 # -- progress --

@@ -28,13 +28,13 @@ CALLS: dict[str, Callable[[RedisTracker], object]] = {
     "hold": lambda tracker: tracker.hold([Lease("a", 1)], 5),
     "seed": lambda tracker: tracker.seed([Lease("a", 1)], 5),
     "release": lambda tracker: tracker.release([Lease("a", 1)]),
-    "settle": lambda tracker: tracker.settle(Lease("a", 1), "intent", 1),
+    "end": lambda tracker: tracker.tell({"intent": 1}, [Lease("a", 1)]),
     "lapsed": lambda tracker: tracker.lapsed(1),
     "schedule": lambda tracker: tracker.schedule([Timer("wait", "w", NOW)]),
     "refill": lambda tracker: tracker.refill([Timer("wait", "w", NOW)]),
     "unschedule": lambda tracker: tracker.unschedule([("wait", "w")]),
     "take": lambda tracker: tracker.take(NOW, 30, 10),
-    "tell": lambda tracker: tracker.tell("intent", 1),
+    "tell": lambda tracker: tracker.tell({"intent": 1}),
     "listen": lambda tracker: tracker.listen("intent", 5),
     "put_progress": lambda tracker: tracker.put_progress("a", 1, 2, None),
     "progress": lambda tracker: tracker.progress(["a"]),
@@ -139,7 +139,7 @@ def test_a_full_redis_refuses_and_keeps_what_it_has(tracker: RedisTracker, priva
         with pytest.raises(TrackerUnavailable, match="maxmemory"):
             CALLS[call](tracker)
     with pytest.raises(TrackerUnavailable):
-        tracker.settle(Lease("b", 1), "intent", 1)
+        tracker.tell({"intent": 1}, [Lease("b", 1)])
     assert tracker.lapsed(10) == [Lease("a", 1)]
     tracker.release([Lease("a", 1)])
     assert tracker.lapsed(10) == []
@@ -300,7 +300,7 @@ def test_parent_and_forked_children_never_read_each_other_s_answers(private_redi
                     wrong = all_well(f"child-{n}")
                     with ThreadPoolExecutor(1) as one:
                         heard = one.submit(tracker.listen, f"for-child-{n}", 10, 0)
-                        tracker.tell(f"for-child-{n}", 1)
+                        tracker.tell({f"for-child-{n}": 1})
                         wrong += [] if heard.result() else [f"child-{n} heard nothing"]
                     os.write(writes, json.dumps(wrong).encode())
                 finally:
@@ -309,7 +309,7 @@ def test_parent_and_forked_children_never_read_each_other_s_answers(private_redi
             children.append((pid, reads))
 
         wrong = [line for one in busy for line in one.result()]
-        tracker.tell("intent", 1)
+        tracker.tell({"intent": 1})
         assert listening.result() is True
     for pid, reads in children:
         with os.fdopen(reads) as pipe:
@@ -345,10 +345,10 @@ def test_a_listener_is_woken_by_a_notice_about_its_intent_only(
     """From another process, at once."""
     elsewhere = RedisTracker(private_redis.url, "test")
     with listening(tracker, "mine") as heard:
-        elsewhere.tell("other", 1)
+        elsewhere.tell({"other": 1})
         time.sleep(0.05)
         told_at = time.monotonic()
-        elsewhere.tell("mine", 7)
+        elsewhere.tell({"mine": 7})
         assert heard() is True
         assert time.monotonic() - told_at < 0.5
     elsewhere.close()
@@ -357,13 +357,13 @@ def test_a_listener_is_woken_by_a_notice_about_its_intent_only(
 def test_settling_a_leg_wakes_a_listener(tracker: RedisTracker) -> None:
     """Whoever waits for the result sees it without polling."""
     with listening(tracker, "mine") as heard:
-        tracker.settle(Lease("a", 1), "mine", 3)
+        tracker.tell({"mine": 3}, [Lease("a", 1)])
         assert heard() is True
 
 
 def test_a_notice_between_reading_and_listening_is_not_missed(tracker: RedisTracker) -> None:
     """The ledger said 3; 4 was told before anybody subscribed; listening after 3 ends at once, after 4 it does not."""
-    tracker.tell("mine", 4)
+    tracker.tell({"mine": 4})
 
     began = time.monotonic()
     assert tracker.listen("mine", 20, after=3) is True
@@ -377,7 +377,7 @@ def test_a_thousand_listeners_hold_one_connection(tracker: RedisTracker, private
     with ThreadPoolExecutor(1000) as pool:
         ears = [pool.submit(tracker.listen, f"intent-{n % 500}", 60, 0) for n in range(1000)]
         for n in range(500):
-            tracker.tell(f"intent-{n}", 1)
+            tracker.tell({f"intent-{n}": 1})
         assert all(ear.result() for ear in ears)
         assert len(private_redis.admin.client_list(_type="pubsub")) == 1
 
@@ -395,7 +395,7 @@ def test_listeners_learn_that_redis_died_and_listen_again_when_it_is_back(
 
     private_redis.start()
     with listening(tracker, "mine") as heard:
-        tracker.tell("mine", 1)
+        tracker.tell({"mine": 1})
         assert heard() is True
 
 
@@ -438,7 +438,7 @@ def test_subscriptions_nobody_listens_on_are_dropped_and_the_thread_ends(
         time.sleep(0.02)
 
     with listening(tracker, "intent-1") as heard:
-        tracker.tell("intent-1", 1)
+        tracker.tell({"intent-1": 1})
         assert heard() is True
 
 

@@ -27,7 +27,7 @@ CALLS: dict[str, Callable[[SqlTracker], object]] = {
     "hold": lambda tracker: tracker.hold([Lease("a", 1)], 5),
     "seed": lambda tracker: tracker.seed([Lease("a", 1)], 5),
     "release": lambda tracker: tracker.release([Lease("a", 1)]),
-    "settle": lambda tracker: tracker.settle(Lease("a", 1), "intent", 1),
+    "tell": lambda tracker: tracker.tell({"intent": 1}, [Lease("a", 1)]),
     "lapsed": lambda tracker: tracker.lapsed(1),
     "schedule": lambda tracker: tracker.schedule([Timer("wait", "w", NOW)]),
     "refill": lambda tracker: tracker.refill([Timer("wait", "w", NOW)]),

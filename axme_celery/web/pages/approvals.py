@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import redirect, request, url_for
+from flask import redirect, request, session, url_for
 from werkzeug import Response
 
 from ... import answer as verbs
-from ... import forms, handover, lifecycle
-from ...errors import BadInput, NotAllowed, NotFound, ShownChanged, WaitClosed
+from ... import forms, handover, lifecycle, links
+from ...errors import BadInput, LinkInvalid, NotAllowed, NotFound, ShownChanged, WaitClosed
 from ...model import Event, JsonDict, WaitKind, WaitRecord, WaitStatus
 from ...who import Actor, Role
 from .. import fields, values
+from ..guard import require_token
 from ..house import house, need
 from . import blueprint
 from .shown import page, part_wanted, reason_given, shown, visible
@@ -24,6 +25,13 @@ _BUTTONS = {
     "declined": ("Decline", "no"), "submitted": ("Submit", "yes"), "provided": ("Send", "yes"),
     "completed": ("Done", "yes"), "failed": ("It failed", "no"), "override_approved": ("Override", "yes"),
 }  # fmt: skip
+#: Why a link shows, and does not decide.
+_HINDRANCES = {
+    "used": "You have answered by this link. It decides once.",
+    "view_only": "This link shows, and does not decide.",
+}
+#: Links that one browser keeps at once.
+MOST_LINKS = 5
 #: Parts of a context that are shown in their own way.
 _OWN_WAY = ("description", "summary", "links", "attachments", "before", "after")
 
@@ -47,26 +55,100 @@ def decide(wait_id: str) -> Any:
         raise NotFound("wait", wait_id)
     outcome, comment = request.form.get("outcome", ""), request.form.get("comment", "").strip() or None
     asked = _form_of(record)
+    return _decide(record, actor, asked, outcome, comment, None)
+
+
+def _decide(
+    record: WaitRecord,
+    actor: Actor,
+    asked: list[fields.Field],
+    outcome: str,
+    comment: str | None,
+    link: links.Linked | None,
+) -> Any:
+    """Send the answer, and show what came of it."""
+    wait_id, shown_hash = record.wait.id, request.form.get("payload_hash") or None
     data, errors = _filled_in(record, asked, outcome)
     if lifecycle.needs_comment(record.wait, outcome) and not comment:
         errors["comment"] = "Say why: this answer needs a few words."
     if errors:
-        return _page(record, actor, form=asked, typed=comment, errors=errors), 422
+        return _page(record, actor, link=link, form=asked, typed=comment, errors=errors), 422
     try:
-        verbs.answer(
-            house().rt, wait_id, outcome, by=actor.id, comment=comment, data=data, groups=_names(record, actor),
-            expected_hash=request.form.get("payload_hash") or None,
-        )  # fmt: skip
+        if link is not None:
+            links.answer(
+                house().rt, _secret_of(wait_id), outcome, comment=comment, data=data, expected_hash=shown_hash
+            )  # fmt: skip
+        else:
+            verbs.answer(
+                house().rt, wait_id, outcome, by=actor.id, comment=comment, data=data, groups=_names(record, actor),
+                expected_hash=shown_hash,
+            )  # fmt: skip
     except ShownChanged:
         words = "What is asked has changed since you opened this page. Look at it again: nothing was decided."
-        return _page(_record(wait_id, actor), actor, form=asked, typed=comment, notice=("wait", words)), 409
+        return _page(_record(wait_id, actor), actor, link=link, form=asked, typed=comment, notice=("wait", words)), 409
     except WaitClosed:
-        return _page(_record(wait_id, actor), actor, typed=comment, late=True), 409
+        return _page(_record(wait_id, actor), actor, link=link, typed=comment, late=True), 409
     except NotAllowed as refused:
-        return _page(_record(wait_id, actor), actor, form=asked, typed=comment, notice=("bad", str(refused))), 403
+        return _page(_record(wait_id, actor), actor, link=link, form=asked, typed=comment, notice=("bad", str(refused))), 403
     except BadInput as refused:
-        return _page(record, actor, form=asked, typed=comment, notice=("bad", str(refused))), 422
-    return _back(wait_id)
+        return _page(record, actor, link=link, form=asked, typed=comment, notice=("bad", str(refused))), 422
+    return _back(wait_id, by_link=link is not None)
+
+
+# -- by a link in a notice: no login, one wait, as the one it was sent to --
+
+
+@blueprint.get("/a/<secret>")
+def follow_link(secret: str) -> Response:
+    """Take the secret out of the address, where it would stay in histories and logs. Changes nothing in the house."""
+    linked = links.look_up(house().rt, secret)
+    kept = session.get("axme-links")
+    others = list(kept.items())[-MOST_LINKS + 1 :] if isinstance(kept, dict) else []
+    session["axme-links"] = {**dict(others), linked.record.wait.id: secret}
+    response = redirect(url_for("axme.pages.linked_wait", wait_id=linked.record.wait.id), 303)
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+@blueprint.get("/a/wait/<wait_id>")
+def linked_wait(wait_id: str) -> Any:
+    """The page of the wait, for whom the link was sent to."""
+    linked = _linked(wait_id)
+    return _page(linked.record, _bearer(linked), link=linked)
+
+
+@blueprint.post("/a/wait/<wait_id>")
+def decide_by_link(wait_id: str) -> Any:
+    """Their answer, which uses the link up."""
+    require_token()
+    linked = _linked(wait_id)
+    outcome, comment = request.form.get("outcome", ""), request.form.get("comment", "").strip() or None
+    try:
+        return _decide(linked.record, _bearer(linked), _form_of(linked.record), outcome, comment, linked)
+    except LinkInvalid:
+        linked = _linked(wait_id)
+        words = "This link was used already, or does not decide any more."
+        return _page(linked.record, _bearer(linked), link=linked, notice=("bad", words)), 409
+
+
+def _linked(wait_id: str) -> links.Linked:
+    """What the link to this wait, opened in this browser before, leads to. Raises LinkInvalid."""
+    linked = links.look_up(house().rt, _secret_of(wait_id))
+    if linked.record.wait.id != wait_id:
+        raise LinkInvalid("unknown")
+    return linked
+
+
+def _secret_of(wait_id: str) -> str:
+    kept = session.get("axme-links")
+    return str(kept.get(wait_id, "")) if isinstance(kept, dict) else ""
+
+
+def _bearer(linked: links.Linked) -> Actor:
+    return Actor(linked.link.recipient, owner=linked.record.intent.owner, via="link")
+
+
+# -- what else can be done with a wait --
 
 
 @blueprint.post("/waits/<wait_id>/delegate")
@@ -98,8 +180,9 @@ def extend_wait(wait_id: str) -> Response:
     return _back(wait_id)
 
 
-def _back(wait_id: str) -> Response:
-    return redirect(url_for("axme.pages.wait", wait_id=wait_id, done=1), 303)
+def _back(wait_id: str, *, by_link: bool = False) -> Response:
+    endpoint = "axme.pages.linked_wait" if by_link else "axme.pages.wait"
+    return redirect(url_for(endpoint, wait_id=wait_id, done=1), 303)
 
 
 def _record(wait_id: str, actor: Actor) -> WaitRecord:
@@ -160,16 +243,22 @@ def _page(
     errors: JsonDict | None = None,
     notice: tuple[str, str] | None = None,
     late: bool = False,
+    link: links.Linked | None = None,
 ) -> str:
     wait, intent, here = record.wait, record.intent, house()
     is_open = wait.status is WaitStatus.OPEN
     refusal = _refusal(record, actor) if is_open else None
+    if link is not None and is_open and link.hindrance is not None:
+        refusal = _HINDRANCES.get(link.hindrance, refusal)
     context = wait.request.get("context") or {}
     told = visible(context)
     events = [event for event in here.rt.ledger.events(intent.id, 0, 1000) if event.details.get("wait_id") == wait.id]
     return page(
         {"top": "_wait_top.html", "live": "_wait_live.html"}.get(part_wanted(), "wait.html"),
         tab="inbox",
+        actor=actor,
+        link=link,
+        address=url_for("axme.pages.linked_wait" if link else "axme.pages.wait", wait_id=wait.id),
         record=record,
         wait=wait,
         intent=intent,
@@ -180,7 +269,11 @@ def _page(
         errors=errors or {},
         typed=typed or "",
         form=_form_of(record) if form is None else form,
-        buttons=[(each, *_button(each)) for each in wait.request.get("outcomes", ())],
+        buttons=[
+            (each, *_button(each))
+            for each in wait.request.get("outcomes", ())
+            if link is None or each in link.link.outcomes
+        ],
         quorum=int(wait.request.get("quorum", 1)),
         agreeing=[vote for vote in wait.votes if vote["outcome"] == wait.request.get("outcomes", [""])[0]],
         description=context.get("description") or context.get("summary"),
@@ -192,7 +285,7 @@ def _page(
         history=[(event, _said(event)) for event in events],
         done="done" in request.args,
         needs_comment=[each for each in wait.request.get("outcomes", ()) if lifecycle.needs_comment(wait, each)],
-        may_delegate=is_open and refusal is None and wait.request.get("delegates", True) is not False
+        may_delegate=link is None and is_open and refusal is None and wait.request.get("delegates", True) is not False
         and lifecycle.may_answer(wait, actor.names, actor.id) is None,
         verb=_verb_of(wait.outcome),
     )  # fmt: skip

@@ -40,13 +40,15 @@ def sign_in_needed(_: SignInNeeded) -> Any:
 
 
 def role_needed(error: RoleNeeded) -> Any:
-    return _said(403, "Not yours to do", f"You are {error.actor.id}, a {error.actor.role}. This needs the role {error.role}.")
+    return _said(
+        403, "Not yours to do", f"You are {error.actor.id}, a {error.actor.role}. This needs the role {error.role}."
+    )
 
 
 def refused(error: errors.AxmeError) -> Any:
     """A verb said no."""
     match error:
-        case errors.NotFound():
+        case errors.NotFound() | errors.LinkInvalid():
             return no_such()
         case errors.NotAllowed():
             return _said(403, "Not yours to do", str(error))
@@ -94,6 +96,11 @@ def no_such() -> Any:
 
 
 def _said(status: int, title: str, words: str) -> tuple[Response, int]:
+    if request.path.startswith("/v1/"):
+        # No view of the HTTP interface was found, so its own handlers were not asked.
+        from ..v1.problems import plain
+
+        return plain(status, words), status
     if _wants_page():
         return Response(page("error.html", title=title, words=words, status=status), mimetype="text/html"), status
     return jsonify({"error": title, "detail": words}), status

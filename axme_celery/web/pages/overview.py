@@ -10,6 +10,7 @@ from typing import Any
 
 from flask import url_for
 
+from ... import inbox as inboxes
 from ...errors import AxmeError
 from ..house import house, need
 from . import blueprint
@@ -47,8 +48,8 @@ def overview() -> Any:
         and (now - last_tick).total_seconds() < max(TICKS_LATE * rt.settings.tick_seconds, 5),
         counts=rt.ledger.views.count_by_status(actor.owner),
         letters=rt.ledger.views.count_letters(actor.owner),
-        asked=rt.ledger.views.count_inbox([], actor.owner),
-        overdue=rt.ledger.views.count_inbox([], actor.owner, now),
+        asked=inboxes.count(rt, inboxes.query(rt, owner=actor.owner)),
+        overdue=inboxes.count(rt, inboxes.query(rt, owner=actor.owner, overdue=True)),
         charts=charts,
         window=window,
         windows=list(WINDOWS),

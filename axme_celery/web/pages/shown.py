@@ -45,9 +45,9 @@ def page(template: str, **given: Any) -> str:
     # What broke must be sayable while the ledger is away.
     well = given.get("status", 0) < 500
     here = house()
+    given.setdefault("actor", current_actor() if well else None)
     return render_template(
         f"axme/{template}",
-        actor=current_actor() if well else None,
         now=here.rt.ledger.now() if well else None,
         address_with=address_with,
         asset=asset,

@@ -33,7 +33,9 @@ def enter() -> Response | tuple[str, int]:
     actor = here.resolver.open_session(here.rt, session, secret)
     if actor is None:
         was_link = secret.startswith(LINK_PREFIX)
-        return page("sign_in.html", link="", next=local(request.form.get("next"), ""), refused=True, was_link=was_link), 403
+        return page(
+            "sign_in.html", link="", next=local(request.form.get("next"), ""), refused=True, was_link=was_link
+        ), 403
     return redirect(after, 303)
 
 

@@ -16,6 +16,7 @@ REWRITTEN = {"autovacuum_vacuum_scale_factor": 0.02}
 def upgrade() -> None:
     """Make every table and give the ledger its id."""
     _ledger()
+    _people()
     _hooks()
     _http()
     _keys()
@@ -53,6 +54,7 @@ def _ledger() -> None:
         sa.Column("to_agent", sa.String(383)),
         sa.Column("handler", sa.String(383)),
         sa.Column("terms", sa.Text()),
+        sa.Column("threaded", sa.Boolean(), nullable=False),
         sa.Column("trace", sa.Text()),
         sa.Column("head_hash", sa.String(66), nullable=False),
         sa.PrimaryKeyConstraint("id"),
@@ -64,6 +66,7 @@ def _ledger() -> None:
     op.create_index("axme_intents_by_type", "axme_intents", ["type", "created_at", "id"])
     _index("axme_intents_by_owner", "axme_intents", ["owner", "created_at", "id"], where="owner IS NOT NULL")
     _index("axme_intents_by_agent", "axme_intents", ["to_agent", "created_at", "id"], where="to_agent IS NOT NULL")
+    _index("axme_intents_threads", "axme_intents", ["updated_at", "id"], where="threaded")
     _index("axme_intents_deadline", "axme_intents", ["deadline_at"], where="ended_at IS NULL")
     _index("axme_intents_ended", "axme_intents", ["ended_at"], where="ended_at IS NOT NULL")
     op.create_table(
@@ -96,10 +99,12 @@ def _ledger() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True)),
         sa.Column("ended_at", sa.DateTime(timezone=True)),
+        sa.Column("in_chord", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         postgresql_with=REWRITTEN,
     )
     op.create_index("axme_legs_by_intent", "axme_legs", ["intent_id"])
+    _index("axme_legs_in_chord", "axme_legs", ["id"], where="in_chord AND ended_at IS NULL")
     _index("axme_legs_queued", "axme_legs", ["due_at"], where="status = 'QUEUED'")
     _index("axme_legs_running", "axme_legs", ["id"], where="status = 'RUNNING'")
     op.create_table(
@@ -158,13 +163,6 @@ def _ledger() -> None:
     _index("axme_waits_due", "axme_waits", ["due_at"], where="status = 'OPEN'")
     _index("axme_waits_inbox", "axme_waits", ["opened_at", "id"], where="status = 'OPEN' AND kind = 'HUMAN'")
     op.create_index("axme_waits_once", "axme_waits", ["leg_id", "name", "nth"], unique=True)
-    op.create_table(
-        "axme_wait_owners",
-        sa.Column("owner", sa.String(255), nullable=False),
-        sa.Column("wait_id", sa.String(36), nullable=False),
-        sa.PrimaryKeyConstraint("owner", "wait_id"),
-    )
-    op.create_index("axme_wait_owners_by_wait", "axme_wait_owners", ["wait_id"])
     op.create_table(
         "axme_events",
         sa.Column("intent_id", sa.String(36), nullable=False),
@@ -384,6 +382,47 @@ def _keys() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("hash"),
     )
+
+
+def _people() -> None:
+    op.create_table(
+        "axme_wait_owners",
+        sa.Column("owner", sa.String(255), nullable=False),
+        sa.Column("wait_id", sa.String(36), nullable=False),
+        sa.Column("task_type", sa.String(32)),
+        sa.Column("wanted_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("owner", "wait_id"),
+    )
+    op.create_index("axme_wait_owners_by_wait", "axme_wait_owners", ["wait_id"])
+    _index("axme_wait_owners_wanted", "axme_wait_owners", ["owner", "wanted_at", "wait_id"], where="closed_at IS NULL")
+    _index("axme_wait_owners_opened", "axme_wait_owners", ["owner", "wait_id"], where="closed_at IS NULL")
+    _index(
+        "axme_wait_owners_closed", "axme_wait_owners", ["owner", "closed_at", "wait_id"], where="closed_at IS NOT NULL"
+    )
+    op.create_table(
+        "axme_wait_barred",
+        sa.Column("wait_id", sa.String(36), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("personal", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("wait_id", "name"),
+    )
+    op.create_table(
+        "axme_links",
+        sa.Column("hash", sa.String(64), nullable=False),
+        sa.Column("wait_id", sa.String(36), nullable=False),
+        sa.Column("intent_id", sa.String(36), nullable=False),
+        sa.Column("recipient", sa.String(255), nullable=False),
+        sa.Column("purpose", sa.String(8), nullable=False),
+        sa.Column("outcomes", sa.Text(), nullable=False),
+        sa.Column("state", sa.String(8), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("hash"),
+    )
+    op.create_index("axme_links_by_wait", "axme_links", ["wait_id"])
+    op.create_index("axme_links_by_intent", "axme_links", ["intent_id"])
 
 
 def _tracker() -> None:
