@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from .config import Settings
 from .desk import InboxQuery, Link
-from .hooks import HookDelivery, HookEvent, Parcel, Settlement, Subscription
+from .hooks import HookDelivery, HookEvent, Parcel, Schema, Settlement, Subscription
 from .model import (
     Change,
     Checkpoint,
@@ -96,6 +96,8 @@ class Hooks(Protocol):
         """Settle what was tried, then take up to ``free`` deliveries that are due, hidden from others meanwhile."""
 
     def prune(self, before: datetime) -> None: ...
+    def put_schema(self, schema: Schema) -> None: ...
+    def schema(self, owner: str | None, semantic_type: str) -> Schema | None: ...
 
 
 class Desks(Protocol):
