@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Table
 
 from ..desk import Link, LinkState
+from ..graph import Join, JoinStatus
 from ..hooks import HookDelivery, HookEvent, HookStatus, Schema, Subscription
 from ..model import (
     Checkpoint,
@@ -36,6 +37,7 @@ Record = TypeVar("Record")
 _FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
     Intent: {"status": Status, "tags": tuple},
     Leg: {"status": LegStatus},
+    Join: {"status": JoinStatus},
     Wait: {"kind": WaitKind, "status": WaitStatus, "to": tuple, "votes": tuple, "delegations": tuple},
     Event: {"status": Status},
     Checkpoint: {"recorded": Recorded},
@@ -53,6 +55,7 @@ _FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
 TABLE_OF: dict[type, Table] = {
     Intent: tables.intents,
     Leg: tables.legs,
+    Join: tables.joins,
     Wait: tables.waits,
     Event: tables.events,
     Checkpoint: tables.checkpoints,
