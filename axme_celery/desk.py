@@ -8,11 +8,10 @@ from enum import StrEnum
 
 
 class LinkState(StrEnum):
-    """A link decides once."""
+    """A link decides once, and not when its wait has closed."""
 
     OPEN = "OPEN"
     USED = "USED"  # its bearer has answered with it
-    CLOSED = "CLOSED"  # the wait has closed; it still shows how
     REVOKED = "REVOKED"  # the wait is somebody else's now; it shows nothing
 
 

@@ -124,7 +124,7 @@ def _hindrance(link: Link, record: WaitRecord) -> str | None:
     if record.wait.status is not WaitStatus.OPEN:
         return "closed"
     if link.state is not LinkState.OPEN:
-        return "used" if link.state is LinkState.USED else "closed"
+        return "used"
     if link.purpose != "decide":
         return "view_only"
     refusal = lifecycle.may_answer(record.wait, (), link.recipient)

@@ -38,7 +38,7 @@ class Notice:
 
     #: The same on every try, so that whoever hears it twice can tell.
     id: str
-    kind: Literal["wait_opened", "reminder", "escalation", "delegated", "reassigned", "dead_letter"]
+    kind: Literal["wait_opened", "reminder", "escalation", "delegated", "reassigned", "dead_letter", "message"]
     intent_id: str
     #: The wait it is about; None for a dead letter.
     wait_id: str | None

@@ -8,9 +8,10 @@ import pytest
 from celery import Celery
 
 from axme_celery import Axme
+from axme_celery.ledger.migrate import upgrade
 from axme_celery.testing import Stage
 
-__all__ = ["app", "axme", "stage"]
+__all__ = ["app", "axme", "stage", "stage_on_each_database"]
 
 
 @pytest.fixture
@@ -31,4 +32,15 @@ def axme(app: Celery) -> Axme:
 def stage(app: Celery) -> Iterator[Stage]:
     """The app's stage."""
     with Stage(app) as stage:
+        yield stage
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def stage_on_each_database(request: pytest.FixtureRequest, app: Celery) -> Iterator[Stage]:
+    """The app's stage, on SQLite and on PostgreSQL."""
+    url = "sqlite://"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres_url")
+        upgrade(url)
+    with Stage(app, ledger_url=url) as stage:
         yield stage

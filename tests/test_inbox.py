@@ -8,22 +8,16 @@ import random
 import pytest
 
 from axme_celery import BadInput, NotAllowed, WaitClosed, inbox, wait_for_human
-from axme_celery.ledger.migrate import upgrade
 from axme_celery.lifecycle import may_answer
 from axme_celery.model import WaitStatus
-from axme_celery.testing import Stage
 
 NAMES = ("ana", "ben", "cara", "Dan", "analysts", "managers")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def stage(request, app):
-    """A stage on each of the two databases."""
-    url = "sqlite://" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    if request.param == "postgresql":
-        upgrade(url)
-    with Stage(app, ledger_url=url) as stage:
-        yield stage
+@pytest.fixture
+def stage(stage_on_each_database):
+    """On SQLite, and on PostgreSQL."""
+    return stage_on_each_database
 
 
 @pytest.fixture
