@@ -46,6 +46,7 @@ VERBS = {
     "keys": ".keys:keys",
     "web": ".web:web",
     "sweep": ".upkeep:sweep",
+    "advise": ".advise:advise",
     "doctor": ".doctor:doctor",
     "prune": ".upkeep:prune",
     "audit": ".audit:audit",

@@ -19,7 +19,7 @@ from .command_line import CELERY, ROOT, SCRIPT, desk_fixture, read_until  # noqa
 PROMISED = {
     *("demo", "dev", "migrate", "submit", "list", "show", "watch", "cancel", "replay", "fork", "unpark"),
     *("inbox", "answer", "approve", "reject", "complete-tool", "dead-letters", "sweep", "doctor", "prune", "audit"),
-    *("keys", "web", "webhooks", "deliveries", "scenarios"),
+    *("keys", "web", "webhooks", "deliveries", "scenarios", "advise"),
 }
 
 
