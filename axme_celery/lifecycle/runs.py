@@ -224,7 +224,13 @@ def hand_back(intent: Intent, leg: Leg, *, on: Occasion) -> Change:
 
 
 def lose(
-    intent: Intent, leg: Leg, run: int, *, cause: str, fallout: Callable[[JsonDict], Fallout] | None = None, on: Occasion
+    intent: Intent,
+    leg: Leg,
+    run: int,
+    *,
+    cause: str,
+    fallout: Callable[[JsonDict], Fallout] | None = None,
+    on: Occasion,
 ) -> Change:
     """The worker of this run is dead or silent: run the leg again, or give up after ``max_attempts``."""
     if leg.status is not LegStatus.RUNNING or leg.run != run:
