@@ -110,7 +110,15 @@ def _positions(found: Recorded, name: str, leg_id: str | None) -> list[tuple[str
 
 
 def repeat(
-    rt: Runtime, old: Intent, new: Intent, found: Recorded, cut: Cut | None, letters: Sequence[DeadLetter], by: str | None
+    rt: Runtime,
+    old: Intent,
+    new: Intent,
+    found: Recorded,
+    cut: Cut | None,
+    letters: Sequence[DeadLetter],
+    *,
+    by: str | None,
+    reason: str | None,
 ) -> Intent:
     """Write the new intent and start what is ready of it. Raises BadInput when the letters were closed meanwhile."""
     on = occasion(rt)
@@ -119,8 +127,9 @@ def repeat(
     turns = [begin.turn(rt, new, leg, copy.value(leg), leg.after, on) for leg in first]
     change = lifecycle.submit_plan(new, copy.legs, copy.joins, turns, on=on)
     change = replace(
-        change, checkpoints=copy.checkpoints, waits=(*change.waits, *((None, wait) for wait in copy.waits)),
-        closes=tuple((letter.id, "REPLAYED", new.id, by) for letter in letters),
+        lifecycle.told_why(change, by=by, reason=reason), checkpoints=copy.checkpoints,
+        waits=(*change.waits, *((None, wait) for wait in copy.waits)),
+        closes=tuple((letter.id, "REPLAYED", new.id, by, reason) for letter in letters),
     )  # fmt: skip
     try:
         changes = rt.ledger.commit(*begin.with_children(change, turns))

@@ -101,7 +101,8 @@ def exit_code(refusal: Exception) -> int:
             return 4
         case (
             errors.WaitClosed()
-            | errors.ShownChanged() | errors.LinkInvalid()
+            | errors.ShownChanged()
+            | errors.LinkInvalid()
             | errors.IntentEnded()
             | errors.KeyConflict()
             | errors.StaleChange()

@@ -30,6 +30,7 @@ from .runs import (
     retry,
     submit,
     submit_plan,
+    told_why,
     unpark,
 )
 from .shown import shown_hash
@@ -85,6 +86,7 @@ __all__ = [
     "submit",
     "submit_plan",
     "time_out",
+    "told_why",
     "unpark",
     "vote_of",
     "with_moments",
