@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from . import lifecycle
-from .beats import announce, carry_out, occasion
+from .beats import announce, occasion
 from .desk import Link, LinkState
-from .errors import BadInput, IntentEnded, LinkInvalid, NotFound, StaleChange, WaitClosed
+from .errors import BadInput, LinkInvalid, NotFound, StaleChange, WaitClosed
 from .model import Change, EarlyAnswer, Intent, Status, Wait, WaitKind, WaitStatus
+from .nodes import Ending
+from .onward import carry_out, close_tool_wait, match_early
 from .ports import Runtime
 from .texts import line, text
 
@@ -58,11 +60,14 @@ def answer(
         fitting = None
         if record.wait.status is WaitStatus.OPEN:
             fitting = _fitting(rt, record.wait, outcome, comment, data)
+        on = occasion(rt)
+        ending = Ending(rt, record, on)
         change = lifecycle.answer(
             record, outcome=outcome, by=by, comment=comment, data=fitting, names=groups, expected_hash=expected_hash,
-            via=via, on=occasion(rt),
+            via=via, finish=ending.finish, on=on,
         )  # fmt: skip
-        return [change if link is None else replace(change, links=(_used(rt, link),))]
+        used = change if link is None else replace(change, links=(_used(rt, link),))
+        return [used, *ending.children]
 
     changes = carry_out(rt, decide)
     return answered[0] if not changes or changes[0].intent is None else changes[0].intent
@@ -91,7 +96,7 @@ def complete_tool(rt: Runtime, tool: str, job_id: str, result: Any = None, error
     )
     outcome = "failed" if error is not None else "completed"
     if rt.ledger.tool_wait(tool, job_id) is not None:
-        _close_tool_wait(rt, tool, job_id, outcome, report)
+        close_tool_wait(rt, tool, job_id, outcome, report)
         return
     # Keep it first, look for the wait after: whichever of the two is committed second sees the other.
     early = EarlyAnswer(tool=tool, job_id=job_id, answer=f"{outcome}:{report}", at=rt.ledger.now())
@@ -106,21 +111,6 @@ def tool_job(tool: str, job_id: str) -> tuple[str, str]:
     """A tool and its job as a wait and its report name them. Raises BadInput."""
     # The tool's name is part of its wait's own, "wait_for_tool:<tool>", which has 255 characters.
     return line(tool, "tool", longest=240), line(job_id, "job_id")
-
-
-def match_early(rt: Runtime, tool: str, job_id: str) -> None:
-    """Give an early answer, if there is one, to its wait, if that is open."""
-    early = rt.ledger.early_answer(tool, job_id)
-    if early is None or early.wait_id is not None:
-        return
-    outcome, _, report = early.answer.partition(":")
-    if rt.ledger.tool_wait(tool, job_id) is None:
-        return
-    try:
-        _close_tool_wait(rt, tool, job_id, outcome, report, early)
-    except (WaitClosed, IntentEnded):
-        # It timed out or was canceled in this moment; the answer stays on record as unmatched.
-        return
 
 
 def heartbeat_tool(rt: Runtime, tool: str, job_id: str, progress: float | None = None) -> None:
@@ -158,8 +148,12 @@ def child_ended(rt: Runtime, wait_id: str, child: Intent) -> None:
         record = rt.ledger.wait(wait_id)
         if record is None or record.wait.status is not WaitStatus.OPEN:
             return ()
-        outcome = "completed" if completed else "failed"
-        return [lifecycle.answer(record, outcome=outcome, by=f"intent:{child.id}", data=report, on=occasion(rt))]
+        outcome, on = "completed" if completed else "failed", occasion(rt)
+        ending = Ending(rt, record, on)
+        change = lifecycle.answer(
+            record, outcome=outcome, by=f"intent:{child.id}", data=report, finish=ending.finish, on=on
+        )
+        return [change, *ending.children]
 
     carry_out(rt, decide)
 
@@ -174,22 +168,6 @@ def poll_answered(rt: Runtime, wait_id: str, *, result: Any = None, error: Any =
         complete_tool(rt, record.wait.tool, record.wait.job_id, result, error)
     except WaitClosed:
         return
-
-
-def _close_tool_wait(
-    rt: Runtime, tool: str, job_id: str, outcome: str, report: str, early: EarlyAnswer | None = None
-) -> None:
-    def decide() -> Sequence[Change]:
-        record = rt.ledger.tool_wait(tool, job_id)
-        assert record is not None
-        if record.wait.status is WaitStatus.ANSWERED and (record.wait.outcome, record.wait.data) == (outcome, report):
-            return ()
-        change = lifecycle.answer(record, outcome=outcome, by=tool, data=report, on=occasion(rt))
-        if early is not None:
-            change = replace(change, early=(replace(early, wait_id=record.wait.id),))
-        return [change]
-
-    carry_out(rt, decide)
 
 
 def human_wait(rt: Runtime, wait_or_intent: str) -> str:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
 
-from . import answer
+from . import answer, scenarios
 from .config import Settings
 from .errors import BadSetting, ToolFailed
+from .model import JsonDict
 from .sweep import sweep
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ def register(axme: Axme, app: Celery) -> None:
     @app.task(name=POLL_TASK, ignore_result=True, shared=False)  # type: ignore[untyped-decorator]
     def poll(wait_id: str) -> None:
         ask_tool(axme, wait_id)
+
+    @axme.task(name=scenarios.TASK)  # type: ignore[untyped-decorator]
+    def scenario(program: JsonDict, payload: JsonDict) -> JsonDict:
+        return scenarios.run(program, payload)
 
     def schedule(sender: Any = None, **_: Any) -> None:
         add_entry(axme, app)

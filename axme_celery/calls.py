@@ -32,9 +32,9 @@ from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 
 from . import submit, work
+from .begin import Submission
 from .errors import AxmeError, BadSetting
 from .model import Work
-from .submit import Submission
 
 if TYPE_CHECKING:
     from .extension import Axme

@@ -224,6 +224,13 @@ class Settings:
         15.0, _lasts(0.1, 86400),
         doc="Seconds a worker may be silent before its legs are given to another. Renewed at a third of this; "
         "must be longer than a tick.")
+    max_legs: int = _setting(
+        100_000, _count(1, 10_000_000, "tasks"),
+        doc="A canvas of more tasks than this is refused.")
+    join_bytes: int = _setting(
+        16 * 1024 * 1024, _count(1024, 1 << 30, "bytes"),
+        doc="Results that come together (of a group, for the body of a chord) may be this large as JSON; over it the "
+            "intent fails, naming the place.")
     max_attempts: int = _setting(
         5, _count(1, 1000, "attempts"), doc="Runs of a leg that may die with their worker before it is a dead letter.")
     requeue_seconds: float = _setting(

@@ -16,9 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from celery import Celery, shared_task
-from celery.app.task import Context
 from celery.canvas import Signature
-from celery.exceptions import WorkerLostError
 
 from . import (
     agents,
@@ -26,33 +24,38 @@ from . import (
     beat,
     callbacks,
     codec,
-    failure,
+    foresee,
     forms,
     notices,
     notifiers,
     outbound,
+    results,
     signals,
     submit,
     trace,
+    waitcalls,
     work,
 )
+from .beats import occasion
+from .begin import Submission
 from .bindings import Bindings
 from .calls import Calls
+from .canvas import Reader
 from .chords import Chords
 from .config import Settings
 from .cron import next_moment
 from .durations import Duration, seconds
-from .errors import AxmeError, BadInput, IntentEnded, NotFound
+from .errors import BadInput, IntentEnded, NotFound
 from .handle import IntentHandle
 from .ids import uuid7
 from .keeper import Keeper
-from .model import Delivery, DeliveryKind, Intent, JsonDict, Work
+from .lifecycle import Occasion
+from .model import Change, Delivery, DeliveryKind, Intent, JsonDict, Leg, Wait, Work
 from .parties import SCHEME, Addressed, address
 from .people import People
 from .ports import Ledger, Relay, Runtime, Sender, Tracker
 from .relay import RelayThread
 from .shared import WorkerState
-from .submit import Submission
 from .texts import line
 from .tracker import open_tracker
 
@@ -92,6 +95,7 @@ class Axme(People):
         app.axme = self
         self.calls.install(app)
         beat.register(self, app)
+        waitcalls.register(self, app)
         signals.connect(self)
 
     @property
@@ -322,6 +326,13 @@ class Axme(People):
             given = self.app.signature(bound, args=({} if given.payload is None else given.payload,))
         return work.read_work(self.app, rt.codec, rt.settings, rt.ledger.now(), given)
 
+    def read_canvas(self, given: Any) -> Work:
+        """The work a canvas stands for: one call, what is sent to an address, or a pipeline compiled to its legs."""
+        if isinstance(given, str | Addressed):
+            return self.read_work(given)
+        rt = self.runtime
+        return Reader(self.app, rt.codec, rt.settings, occasion(rt), rt.open_node).read(given)
+
     def call(self, task: Any, signature: Signature) -> Any:
         """``.delay()`` of an ``@axme.task``: submit, and return the AsyncResult of its leg, with ``intent_id``."""
         read = self.read_work(signature)
@@ -366,11 +377,15 @@ class Axme(People):
             check_form=forms.check_form,
             stopping=self.worker.stopping,
             lease_age_seconds=self.worker.lease_age_seconds,
-            read_work=self.read_work,
+            read_work=self.read_canvas,
+            open_node=self._open_node,
             sleep=time.sleep,
             keep_chords=Chords(self.app).keep,
             worker_name=lambda: f"{socket.gethostname()}:{os.getpid()}",
         )
+
+    def _open_node(self, intent: Intent, leg: Leg, given: Any, on: Occasion) -> tuple[Wait, Change | None]:
+        return foresee.open_node(self.runtime, intent, leg, given, on)
 
     @contextmanager
     def lent(self, runtime: Runtime) -> Iterator[None]:
@@ -429,7 +444,7 @@ class Axme(People):
                 payload, what="payload", limit_bytes=rt.settings.payload_bytes, setting="axme_payload_bytes"
             )
         return Submission(
-            work=self.read_work(work), key=key, type=type, payload=text, deadline_seconds=span, notify=notify,
+            work=self.read_canvas(work), key=key, type=type, payload=text, deadline_seconds=span, notify=notify,
             requester=requester, correlation_id=correlation_id, tags=tuple(dict.fromkeys(tags)), trace=trace.carried(),
         )  # fmt: skip
 
@@ -443,25 +458,7 @@ class Axme(People):
             work.publish(self.app, leg, finish=bool(delivery.body.get("finish")))
 
     def _send_result(self, delivery: Delivery) -> None:
-        """Tell Celery's result backend how a leg ended that no worker will end."""
-        leg = delivery.leg
-        if leg is None or (leg.signature.get("options") or {}).get("ignore_result"):
-            return
-        error = delivery.body["error"]
-        options = leg.signature.get("options") or {}
-        request = Context(
-            id=leg.id, task=leg.task, args=leg.signature.get("args"), kwargs=leg.signature.get("kwargs"),
-            chain=options.get("chain"), chord=options.get("chord"), group=options.get("group_id"),
-            errbacks=options.get("link_error"), root_id=options.get("root_id"), parent_id=options.get("parent_id"),
-            reply_to=options.get("reply_to"), correlation_id=leg.id,
-        )  # fmt: skip
-        if delivery.body["state"] == "REVOKED":
-            self.app.backend.mark_as_revoked(leg.id, error["message"], request=request, store_result=True)
-            return
-        lost = WorkerLostError(error["message"]) if error.get("code") == "worker_lost" else None
-        self.app.backend.mark_as_failure(
-            leg.id, lost or failure.revive(error) or AxmeError(error["message"]), request=request, store_result=True
-        )
+        results.tell(self, delivery)
 
     def _send_notice(self, delivery: Delivery) -> None:
         notice = self.notice(delivery)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from . import lifecycle
-from .beats import best_effort, carry_out, occasion
+from . import beats, begin, lifecycle
+from .beats import best_effort, occasion
 from .errors import Drifted, HandedBack, LeaseLost, LedgerUnavailable, LegInterrupt, OutsideIntent, StaleChange
 from .failure import describe
 from .model import (
@@ -34,6 +34,7 @@ from .model import (
     Recorded,
     Wait,
 )
+from .onward import carry_out
 from .ports import Runtime
 
 log = logging.getLogger(__name__)
@@ -266,7 +267,7 @@ def claim(rt: Runtime, leg_id: str, run: int) -> LegRecord:
         return [change]
 
     try:
-        (change,) = carry_out(rt, decide)
+        (change,) = beats.carry_out(rt, decide)
     except NotToBeHad:
         # Only a lease of our own making may be dropped: the same run may be held by its rightful worker.
         _release_unless_running(rt, lease)
@@ -311,30 +312,33 @@ def _complete(rt: Runtime, intent: Intent, leg: Leg, value: Any, guarded: bool) 
     )
     on, token = occasion(rt), rt.new_id()
     guard_at = on.now + GUARD if guarded else None
-    changes = settle(
-        rt,
-        intent,
-        leg,
-        lambda now, now_leg: [lifecycle.complete(now, now_leg, result, guard_at=guard_at, token=token, on=on)],
-    )
-    _remember_guards(changes)
+
+    def decide(now: Intent, now_leg: Leg) -> Sequence[Change]:
+        turns = begin.turns(rt, now, leg.id, result, on=on) if leg.followers else []
+        waits_next = any(turn.wait is not None for turn in turns)
+        change = lifecycle.complete(
+            now, now_leg, result, guard_at=guard_at, token=token, turns=turns,
+            busy=waits_next and leg.within is not None and rt.ledger.is_busy(now.id, [leg.id]), on=on,
+        )  # fmt: skip
+        return begin.with_children(change, turns, begin.callbacks(rt, now, leg, result, on))
+
+    _remember_guards(settle(rt, intent, leg, decide))
 
 
 def _fail(rt: Runtime, intent: Intent, leg: Leg, error: Exception, guarded: bool) -> None:
     on, token = occasion(rt), rt.new_id()
     described = describe(error)
-    try:
-        changes = settle(
-            rt,
-            intent,
-            leg,
-            lambda now, now_leg: [
-                lifecycle.fail(
-                    now, now_leg, described, seen_by_celery=True,
-                    guard_at=on.now + GUARD if guarded else None, token=token, on=on,
-                )
-            ],
+
+    def decide(now: Intent, now_leg: Leg) -> Sequence[Change]:
+        falls = begin.fallout(rt, now, leg, on)
+        change = lifecycle.fail(
+            now, now_leg, described, seen_by_celery=True, guard_at=on.now + GUARD if guarded else None, token=token,
+            fallout=falls, on=on,
         )  # fmt: skip
+        return [change, *falls.children]
+
+    try:
+        changes = settle(rt, intent, leg, decide)
     except LedgerUnavailable as away:
         raise LeaseLost(f"run {leg.run} of leg {leg.id} could not be settled: {away}") from error
     _remember_guards(changes)
@@ -381,7 +385,9 @@ def _remember_guards(changes: Sequence[Change]) -> None:
 
 def is_guard(delivery: Delivery) -> bool:
     """True for an outbox row that only repeats what Celery is about to do itself."""
-    return bool(delivery.body.get("finish")) or (delivery.kind is DeliveryKind.RESULT and delivery.attempts == 0)
+    if delivery.kind is DeliveryKind.RESULT:
+        return delivery.attempts == 0 and delivery.leg_id is not None and delivery.body.get("state") == "FAILURE"
+    return bool(delivery.body.get("finish"))
 
 
 def take_guards() -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from .desk import Link
+from .graph import Join
 from .texts import folded
 
 JsonDict = dict[str, Any]
@@ -70,6 +71,7 @@ class WaitStatus(StrEnum):
 class LegStatus(StrEnum):
     """Where a leg stands."""
 
+    PENDING = "PENDING"  # its turn in the pipeline has not come yet
     QUEUED = "QUEUED"  # to be run by whichever worker gets its message
     RUNNING = "RUNNING"  # a worker claimed it and holds its lease
     WAITING = "WAITING"  # at rest; nothing holds it
@@ -196,6 +198,28 @@ class Leg:
     ended_at: datetime | None = None
     #: True when a chord of Celery's own, not of a plan, waits for it.
     in_chord: bool = False
+    #: Where in the canvas it was compiled from: "1.header[3]"; "" when it is the whole work.
+    node: str = ""
+    #: Its place among the legs of its intent.
+    position: int = 0
+    #: The leg or join whose end is its turn, and by which way out of a wait ("" is the usual one).
+    after: str | None = None
+    turn: str = ""
+    #: The join that counts it, and which member it is there.
+    join_id: str | None = None
+    join_index: int = 0
+    #: The join that everything after it comes to in the end.
+    within: str | None = None
+    #: How many legs start when it is DONE.
+    followers: int = 0
+    #: What holds for its turn: "takes" a result before its arguments, "countdown", "eta", "expires"; and for its end:
+    #: "link" and "link_error", signatures that become intents of their own.
+    plan: JsonDict = field(default_factory=dict)
+
+    @property
+    def is_last(self) -> bool:
+        """True when its end is the intent's."""
+        return self.join_id is None and self.followers == 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -365,6 +389,14 @@ class Fence(NamedTuple):
     token: str
 
 
+class Rest(NamedTuple):
+    """What is still open of an intent that ends: its legs and joins are CANCELED, however many they are."""
+
+    intent_id: str
+    at: datetime
+    error: JsonDict | None = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
     """All that one decision writes, committed together or not at all.
@@ -373,7 +405,8 @@ class Change:
     when that no longer holds:
 
     - ``intent`` is written where the stored seq still is ``before``;
-    - a leg pair (was, now) is written where status, run and token still are as in ``was``, a wait pair where its status is;
+    - a leg pair (was, now) is written where status, run and token still are as in ``was``, a wait or join pair where its
+      status is;
     - ``fence`` demands that this claim still is the RUNNING one: for checkpoints.
     """
 
@@ -394,6 +427,15 @@ class Change:
     dead: tuple[DeadLetter, ...] = ()
     #: A dead letter closed by this: (id, state, replayed_as, closed_by).
     closes: tuple[tuple[str, str, str | None, str | None], ...] = ()
+    #: Pipelines: joins made or passed, and those of which one more member has arrived.
+    joins: tuple[tuple[Join | None, Join], ...] = ()
+    counts: tuple[str, ...] = ()
+    #: Everything else of the intent ends with this.
+    rest: Rest | None = None
+    #: (from, to): what was recorded of one leg is another's from here on.
+    moves: tuple[tuple[str, str], ...] = ()
+    #: Filled in by the ledger: of ``counts``, the joins that now have all their members.
+    reached: tuple[str, ...] = ()
     #: False where losing the write in a database crash harms nothing: the commit need not wait for the disk.
     durable: bool = True
 
@@ -423,6 +465,9 @@ class Work:
     in_chord: bool = False
     #: URL told of the intent's end, unless the submitter names one.
     notify: str | None = None
+    #: A pipeline's legs and joins; the fields above are then those of its first task.
+    legs: tuple[Leg, ...] = ()
+    joins: tuple[Join, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,6 +507,14 @@ class LegRecord:
     leg: Leg
     checkpoints: tuple[Checkpoint, ...] = ()
     waits: tuple[Wait, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRecord:
+    """A join with its intent, read together."""
+
+    intent: Intent
+    join: Join
 
 
 @dataclass(frozen=True, slots=True)

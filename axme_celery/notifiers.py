@@ -33,7 +33,7 @@ SMTP_TIMEOUT_SECONDS = 20
 _log = logging.getLogger("axme_celery.notices")
 
 
-Kind = Literal["wait_opened", "reminder", "escalation", "delegated", "reassigned", "dead_letter"]
+Kind = Literal["wait_opened", "reminder", "escalation", "delegated", "reassigned", "dead_letter", "message"]
 
 
 @dataclass(frozen=True, kw_only=True)

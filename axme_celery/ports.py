@@ -13,7 +13,9 @@ from typing import Any, Protocol
 
 from .config import Settings
 from .desk import InboxQuery, Link
-from .hooks import HookDelivery, HookEvent, Parcel, Settlement, Subscription
+from .graph import Join
+from .hooks import HookDelivery, HookEvent, Parcel, Schema, Settlement, Subscription
+from .lifecycle import Occasion
 from .model import (
     Change,
     Checkpoint,
@@ -23,6 +25,7 @@ from .model import (
     Event,
     Fence,
     Intent,
+    JoinRecord,
     JsonDict,
     Lease,
     Leg,
@@ -96,6 +99,8 @@ class Hooks(Protocol):
         """Settle what was tried, then take up to ``free`` deliveries that are due, hidden from others meanwhile."""
 
     def prune(self, before: datetime) -> None: ...
+    def put_schema(self, schema: Schema) -> None: ...
+    def schema(self, owner: str | None, semantic_type: str) -> Schema | None: ...
 
 
 class Desks(Protocol):
@@ -144,7 +149,7 @@ class Ledger(Protocol):
     def intent_of_leg(self, leg_id: str, connection: Any = None) -> Intent | None: ...
     def intents(self, filters: JsonDict, after: tuple[datetime, str] | None, limit: int) -> list[Intent]: ...
     def leg_record(self, leg_id: str, *, history: bool = True) -> LegRecord | None: ...
-    def legs(self, intent_id: str) -> list[Leg]: ...
+    def legs(self, intent_id: str, limit: int | None = None) -> list[Leg]: ...
     def checkpoints(self, intent_id: str) -> list[Checkpoint]: ...
     def waits(self, intent_id: str) -> list[Wait]: ...
     def checkpoint(self, leg_id: str, name: str, nth: int) -> Checkpoint | None: ...
@@ -160,6 +165,24 @@ class Ledger(Protocol):
     # what pages ask
     def seqs(self, intent_ids: Sequence[str]) -> dict[str, int]: ...
     def inbox_marks(self, names: Sequence[str]) -> list[tuple[Any, ...]]: ...
+    # pipelines
+    def following(self, after: str, limit: int) -> list[Leg]:
+        """Legs whose turn it is when this leg or join ends, in the order of the canvas."""
+
+    def join_record(self, join_id: str) -> JoinRecord | None: ...
+    def joins(self, intent_id: str) -> list[Join]: ...
+    def full_joins(self, limit: int) -> list[str]: ...
+    def members(self, join_id: str) -> list[str]:
+        """The results of what arrived at a join, as JSON texts, in the order of its members."""
+
+    def open_waits(self, intent_id: str) -> list[Wait]: ...
+    def is_busy(self, intent_id: str, besides: Sequence[str] = ()) -> bool:
+        """Whether anything of an intent is queued, running or about to be, but for these legs and joins."""
+
+    def rests(self, intent_id: str) -> bool:
+        """Whether an intent waits for something, and nothing else of it goes on."""
+
+    def canceled_legs(self, intent_id: str, after: int, limit: int) -> list[Leg]: ...
 
     # what the sweep asks
     def due_waits(self, until: datetime, limit: int) -> list[Timer]: ...
@@ -285,6 +308,9 @@ class Runtime:
     lease_age_seconds: Callable[[], float]
     #: (Celery signature) -> the work it stands for; refuses what cannot be carried.
     read_work: Callable[[Any], Work]
+    #: (intent, leg, value before it, occasion) -> the wait a wait node opens, and the child intent it is for, if any.
+    #: Raises BadInput when it cannot be opened.
+    open_node: Callable[[Intent, Leg, Any, Occasion], tuple[Wait, Change | None]]
     #: Sleep, for retries inside a step.
     sleep: Callable[[float], None]
     #: Keep Celery's own chords from being forgotten while they wait for these legs; how many chords. Raises nothing.

@@ -1,5 +1,6 @@
 """The public names, and where each lives. axme_celery itself offers them, and loads them when first asked."""
 
+from . import wait
 from .callbacks import callback_url
 from .context import current_intent, progress
 from .errors import (
@@ -37,7 +38,12 @@ from .extension import Axme
 from .handle import IntentHandle as Intent
 from .model import Decision
 from .step import current_step, step
-from .wait import wait_for_agent, wait_for_human, wait_for_time, wait_for_tool
+from .waitcalls import WaitCall
+
+wait_for_agent = WaitCall(wait.wait_for_agent)
+wait_for_human = WaitCall(wait.wait_for_human)
+wait_for_time = WaitCall(wait.wait_for_time)
+wait_for_tool = WaitCall(wait.wait_for_tool)
 
 __all__ = [
     "AgentFailed",

@@ -125,7 +125,8 @@ def install(axme: Axme) -> None:
 
 def wrap(axme: Axme, task: Task) -> None:
     """Have this task's messages looked at, and carried when they are a leg's. Twice is once; not for Celery's own."""
-    if task.name.startswith("celery.") or getattr(task, "__axme_wrapped__", False):
+    is_celerys = task.name.startswith("celery.") and task.name not in work.CARRIED
+    if is_celerys or getattr(task, "__axme_wrapped__", False):
         return
     task.run = _as_leg(axme, task, task.run)
     task.replace = _refusing_in_a_leg(task, task.replace)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from . import lifecycle
-from .beats import announce, carry_out, occasion
+from .beats import announce, occasion
+from .begin import Gate as Gate
+from .begin import Submission as Submission
+from .begin import new_intent
 from .errors import BadInput, IntentEnded, KeyConflict, LedgerUnavailable, NotFound, StaleChange
 from .model import (
     Change,
@@ -16,15 +19,12 @@ from .model import (
     DeadLetter,
     Delivery,
     Intent,
-    JsonDict,
     Leg,
     LegStatus,
     Status,
     Wait,
-    WaitKind,
-    Work,
 )
-from .parties import is_address
+from .onward import carry_out
 from .ports import Runtime
 from .texts import line, text
 
@@ -34,42 +34,6 @@ TRIES_WITHIN = 3
 CALLER_SENDS = timedelta(seconds=10)
 #: Options of a signature that one life of an intent used up: how often it was retried, when its message was too old.
 _OF_ONE_LIFE = frozenset({"retries", "expires"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Submission:
-    """One thing to submit: the work and what is said of it."""
-
-    work: Work
-    key: str | None = None
-    type: str | None = None
-    #: JSON text; None: the work's own arguments.
-    payload: str | None = None
-    deadline_seconds: float | None = None
-    notify: str | None = None
-    reply_to: str | None = None
-    requester: str | None = None
-    correlation_id: str | None = None
-    tags: tuple[str, ...] = ()
-    parent_wait_id: str | None = None
-    owner: str | None = None
-    from_agent: str | None = None
-    to_agent: str | None = None
-    terms: JsonDict | None = None
-    trace: JsonDict | None = None
-    #: A human task to be answered before anything runs.
-    gate: Gate | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """A person's yes that stands before an intent's first leg."""
-
-    title: str
-    to: tuple[str, ...]
-    request: JsonDict
-    #: The first reminder, where it has a delay of its own.
-    remind_seconds: float | None = None
 
 
 def submit(rt: Runtime, submissions: Sequence[Submission], connection: Any = None) -> list[Intent]:
@@ -167,76 +131,13 @@ def _decide_all(
                 raise KeyConflict(leg_id, namesake.id)
             decided.append((namesake, None))
             continue
-        change = _new(rt, submission, on)
+        change = new_intent(rt, submission, on)
         assert change.intent is not None
         made_legs[leg_id] = change.intent
         if key is not None:
             made[key] = change.intent
         decided.append((change.intent, change))
     return decided
-
-
-def _new(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> Change:
-    work = submission.work
-    seconds = submission.deadline_seconds if submission.deadline_seconds is not None else work.deadline_seconds
-    intent = Intent(
-        id=rt.new_id(),
-        type=submission.type or work.type or work.task,
-        status=Status.CREATED,
-        key=submission.key,
-        work_hash=work.work_hash,
-        payload=submission.payload if submission.payload is not None else work.payload,
-        deadline_at=None if seconds is None else on.now + timedelta(seconds=seconds),
-        created_at=on.now,
-        updated_at=on.now,
-        requester=submission.requester,
-        correlation_id=submission.correlation_id,
-        reply_to=submission.reply_to,
-        notify=submission.notify or work.notify,
-        tags=submission.tags,
-        parent_wait_id=submission.parent_wait_id,
-        owner=submission.owner,
-        from_agent=submission.from_agent,
-        to_agent=submission.to_agent or (work.task if is_address(work.task) else None),
-        terms=submission.terms,
-        threaded=submission.reply_to is not None or submission.to_agent is not None or is_address(work.task),
-        trace=submission.trace,
-    )
-    change = lifecycle.submit(intent, new_leg(work, intent.id, on.now), start_at=work.start_at, on=on)
-    return change if submission.gate is None else _gated(rt, submission.gate, change, on)
-
-
-def _gated(rt: Runtime, gate: Gate, change: Change, on: lifecycle.Occasion) -> Change:
-    """The same intent, resting on a person's answer before its first leg."""
-    leg = change.legs[0][1]
-    wait = lifecycle.with_moments(
-        Wait(
-            id=rt.new_id(), intent_id=leg.intent_id, leg_id=leg.id, name=lifecycle.GATE, nth=1, position=-1, run=0,
-            kind=WaitKind.HUMAN, title=gate.title, request=gate.request, to=gate.to, opened_at=on.now,
-        )
-    )  # fmt: skip
-    if wait.remind_at is not None and gate.remind_seconds is not None:
-        wait = replace(wait, remind_at=on.now + timedelta(seconds=gate.remind_seconds))
-    return lifecycle.gated(change, replace(wait, due_at=lifecycle.due(wait)), on=on)
-
-
-def new_leg(work: Work, intent_id: str, now: datetime) -> Leg:
-    """The leg this work becomes."""
-    return Leg(
-        id=work.leg_id,
-        intent_id=intent_id,
-        task=work.task,
-        signature=work.signature,
-        max_attempts=work.max_attempts,
-        on_drift=work.on_drift,
-        created_at=now,
-        in_chord=work.in_chord,
-    )
-
-
-def child_change(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> Change:
-    """The change that makes a child intent, to be committed together with its parent's wait."""
-    return _new(rt, submission, on)
 
 
 def cancel(rt: Runtime, intent_id: str, *, reason: str, by: str | None) -> Intent:
@@ -251,7 +152,7 @@ def cancel(rt: Runtime, intent_id: str, *, reason: str, by: str | None) -> Inten
         intent = _known(rt, intent_id)
         return [
             lifecycle.cancel(
-                intent, rt.ledger.legs(intent_id), rt.ledger.waits(intent_id), reason=reason, by=by, on=occasion(rt)
+                intent, rt.ledger.legs(intent_id, 2), rt.ledger.waits(intent_id), reason=reason, by=by, on=occasion(rt)
             )
         ]
 

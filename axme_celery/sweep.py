@@ -13,13 +13,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from . import agents, lifecycle
-from .answer import match_early
-from .beats import HORIZON, announce, best_effort, carry_out, occasion
+from . import agents, begin, lifecycle
+from .beats import HORIZON, announce, best_effort, occasion
 from .deliver import send_all, settle
 from .durations import seconds
 from .errors import AxmeError, StaleChange, TrackerUnavailable
 from .model import Change, DeliveryKind, Lease, LegStatus, Timer
+from .nodes import Ending
+from .onward import after, carry_out, match_early, pass_join
 from .ports import Runtime, Sender
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ def sweep(rt: Runtime, senders: Mapping[DeliveryKind, Sender], sweeper: str, *, 
     _broom(counts, "leases", lambda: lapsed_leases(rt))
     _broom(counts, "agents", lambda: agents.lapsed_leases(rt))
     _broom(counts, "timers", lambda: due_timers(rt))
+    _broom(counts, "joins", lambda: full_joins(rt))
     _broom(counts, "outbox", lambda: undelivered(rt, senders))
     _broom(counts, "webhooks", lambda: due_webhooks(rt))
     if slow or (slow is None and _slow_turn(rt, sweeper)):
@@ -111,9 +113,16 @@ def lose(rt: Runtime, lease: Lease, cause: str) -> int:
         if record.leg.due_at is not None:
             # An agent outside Celery has it; that lease is the ledger's.
             return ()
-        return [lifecycle.lose(record.intent, record.leg, lease.run, cause=cause, on=occasion(rt))]
+        on, falls = occasion(rt), list[lifecycle.Fallout]()
 
-    return len(carry_out(rt, decide))
+        def fallout(_: object) -> lifecycle.Fallout:
+            falls.append(begin.fallout(rt, record.intent, record.leg, on))
+            return falls[0]
+
+        change = lifecycle.lose(record.intent, record.leg, lease.run, cause=cause, fallout=fallout, on=on)
+        return [change, *(child for one in falls for child in one.children)]
+
+    return min(len(carry_out(rt, decide)), 1)
 
 
 def due_timers(rt: Runtime) -> int:
@@ -156,12 +165,16 @@ def _fire(rt: Runtime, timers: Sequence[Timer], ahead: timedelta, early: list[Ti
         return 0
     on = occasion(rt)
     changes: dict[str, Change] = {}
+    children: list[Change] = []
     again: list[str] = []
     gone: list[tuple[str, str]] = []
     records = {r.wait.id: r for r in rt.ledger.wait_records([t.id for t in timers])}
     for timer in timers:
         record = records.get(timer.id)
-        change = None if record is None else lifecycle.fire(record, ahead=ahead, on=on)
+        ending = None if record is None else Ending(rt, record, on)
+        change = None
+        if record is not None and ending is not None:
+            change = lifecycle.fire(record, ahead=ahead, finish=ending.finish, on=on)
         if change is None:
             if record is not None and record.wait.due_at is not None:
                 early.append(Timer("wait", timer.id, record.wait.due_at))
@@ -169,9 +182,10 @@ def _fire(rt: Runtime, timers: Sequence[Timer], ahead: timedelta, early: list[Ti
                 gone.append(("wait", timer.id))
         elif record is not None and record.intent.id in changes:
             again.append(timer.id)
-        elif record is not None:
+        elif record is not None and ending is not None:
             changes[record.intent.id] = change
-    done = _commit_many(rt, list(changes.values()), again)
+            children += ending.children
+    done = _commit_many(rt, list(changes.values()), children, again)
     for wait_id in again:
         done += fire_one(rt, wait_id, ahead)
     still_open = _open_after(changes, again)
@@ -186,16 +200,17 @@ def _open_after(changes: Mapping[str, Change], again: Sequence[str]) -> set[str]
     return still | set(again)
 
 
-def _commit_many(rt: Runtime, changes: Sequence[Change], again: list[str]) -> int:
+def _commit_many(rt: Runtime, changes: Sequence[Change], children: Sequence[Change], again: list[str]) -> int:
     """All in one transaction; if one of them was too late, they are all left to be fired one by one."""
     if not changes:
         return 0
     try:
-        changes = rt.ledger.commit(*changes)
+        written = rt.ledger.commit(*changes, *children)
     except StaleChange:
-        again += [wait.id for change in changes for _, wait in change.waits]
+        again += [wait.id for change in changes for was, wait in change.waits if was is not None]
         return 0
-    announce(rt, changes)
+    announce(rt, written)
+    after(rt, written)
     return len(changes)
 
 
@@ -203,11 +218,14 @@ def fire_one(rt: Runtime, wait_id: str, ahead: timedelta = timedelta(0)) -> int:
     """Fire what is due of one wait. 1 when something was."""
 
     def decide() -> Sequence[Change]:
-        record = rt.ledger.wait(wait_id)
-        change = None if record is None else lifecycle.fire(record, ahead=ahead, on=occasion(rt))
-        return () if change is None else [change]
+        record, on = rt.ledger.wait(wait_id), occasion(rt)
+        if record is None:
+            return ()
+        ending = Ending(rt, record, on)
+        change = lifecycle.fire(record, ahead=ahead, finish=ending.finish, on=on)
+        return () if change is None else [change, *ending.children]
 
-    return len(carry_out(rt, decide))
+    return min(len(carry_out(rt, decide)), 1)
 
 
 def time_out(rt: Runtime, intent_id: str) -> int:
@@ -217,11 +235,16 @@ def time_out(rt: Runtime, intent_id: str) -> int:
         intent, on = rt.ledger.intent(intent_id), occasion(rt)
         if intent is None or intent.status.is_final or intent.deadline_at is None or intent.deadline_at > on.now:
             return ()
-        return [lifecycle.time_out(intent, rt.ledger.legs(intent_id), rt.ledger.waits(intent_id), on=on)]
+        return [lifecycle.time_out(intent, rt.ledger.legs(intent_id, 2), rt.ledger.waits(intent_id), on=on)]
 
     done = len(carry_out(rt, decide))
     best_effort(lambda: rt.tracker.unschedule([("intent", intent_id)]))
     return done
+
+
+def full_joins(rt: Runtime) -> int:
+    """Joins that have all their members and were not passed, should the process of the last one have died in between."""
+    return sum(pass_join(rt, join_id) for join_id in rt.ledger.full_joins(BATCH))
 
 
 def undelivered(rt: Runtime, senders: Mapping[DeliveryKind, Sender]) -> int:

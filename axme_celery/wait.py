@@ -14,14 +14,16 @@ Source: AXP Intent Lifecycle v1, waiting reasons and human task types.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from . import lifecycle
-from .answer import match_early, tool_job
+from .answer import tool_job
 from .asking import Escalation, positive, question
 from .beats import occasion
+from .begin import Submission, new_intent
 from .durations import Duration, moment, seconds
 from .errors import (
     AgentFailed,
@@ -38,7 +40,6 @@ from .leg import RunningLeg, lost, required, settle
 from .model import Change, Decision, Intent, JsonDict, Leg, Wait, WaitKind, WaitStatus
 from .parties import SCHEME, Addressed, address
 from .step import in_step
-from .submit import Submission, child_change
 
 
 def wait_for_human(
@@ -237,7 +238,33 @@ def wait_for_agent(target: Any, payload: Any = None, *, timeout: Duration | None
 # -- the one way all four wait --------------------------------------------------
 
 
+#: Gives the wait that a call would open, and the child intent that it is for.
+Opening = Callable[[lifecycle.Occasion], tuple[Wait, Change | None]]
+
+
+class Prospect(RunningLeg):
+    """A leg that is no running task but a wait node: what is called in its name only says what wait it would open."""
+
+    def before_new(self, key: tuple[str, int]) -> None:
+        """Nothing stands in its way: no code of a task's is running."""
+
+
+class Foreseen(BaseException):
+    """Carries the opening out of the call of a wait."""
+
+    def __init__(self, opening: Opening) -> None:
+        super().__init__()
+        self.opening = opening
+
+
+#: The wait node in whose name waits are called here.
+prospect: ContextVar[Prospect | None] = ContextVar("axme_prospect", default=None)
+
+
 def _leg(what: str) -> RunningLeg:
+    foreseeing = prospect.get()
+    if foreseeing is not None:
+        return foreseeing
     leg = required(f"{what}()")
     if in_step():
         raise OutsideIntent(f"{what}() cannot rest inside a step, which is done or not done; wait between steps. It")
@@ -280,7 +307,7 @@ def _wait(
             def after(span: float | None) -> datetime | None:
                 return None if span is None else on.now + timedelta(seconds=span)
 
-            child_made = None if child is None else child_change(rt, replace(child, parent_wait_id=wait_id), on)
+            child_made = None if child is None else new_intent(rt, replace(child, parent_wait_id=wait_id), on)
             child_id = None if child_made is None or child_made.intent is None else child_made.intent.id
             wait = Wait(
                 id=wait_id, intent_id=leg.intent.id, leg_id=leg.leg.id, name=key[0], nth=key[1], position=position,
@@ -295,19 +322,20 @@ def _wait(
         raise leg.leaves(lost(leg.leg)) from None
     except LedgerUnavailable as away:
         raise leg.leaves(LeaseLost(f"{title!r} could not be waited for: {away}")) from away
-    if kind is WaitKind.TOOL:
-        # An answer may have come early. Whoever of it and this wait was committed second sees the other.
-        assert tool is not None and job_id is not None
-        match_early(rt, tool, job_id)
     raise leg.leaves(Suspended(f"leg {leg.leg.id} waits: {title}"))
 
 
-def _come_to_rest(leg: RunningLeg, opened: Callable[[lifecycle.Occasion], tuple[Wait, Change | None]]) -> None:
+def _come_to_rest(leg: RunningLeg, opened: Opening) -> None:
+    if isinstance(leg, Prospect):
+        raise Foreseen(opened)
+
     def decide(intent: Intent, now_leg: Leg) -> Sequence[Change]:
         on = occasion(leg.rt)
         wait, child = opened(on)
+        # Only legs of a group have others beside them.
+        busy = now_leg.within is not None and leg.rt.ledger.is_busy(intent.id, [now_leg.id])
         if wait.run != now_leg.run:
-            return [lifecycle.rest_again(intent, now_leg, wait, on=on)]
-        return lifecycle.open_wait(intent, now_leg, wait, child=child, on=on)
+            return [lifecycle.rest_again(intent, now_leg, wait, busy=busy, on=on)]
+        return lifecycle.open_wait(intent, now_leg, wait, child=child, busy=busy, on=on)
 
     settle(leg.rt, leg.intent, leg.leg, decide)

@@ -28,11 +28,14 @@ from .ports import Codec
 #: The message header that makes a Celery message a leg: {"intent", "run"}, and "finish" for a repeat.
 HEADER = "axme"
 
+#: Celery's own tasks that do work of the user's, and so can be legs.
+CARRIED = frozenset({"celery.map", "celery.starmap", "celery.accumulate"})
+
 #: What an agent is sent unless the sender says otherwise, and how often it is handed out.
 AGENT_TYPE, AGENT_ATTEMPTS = "intent.agent_task.v1", 3
 
 #: Options that are of one sending, not of the work.
-_OF_ONE_SENDING = frozenset(
+OF_ONE_SENDING = frozenset(
     {
         "producer", "connection", "publisher", "router", "result_cls", "add_to_parent", "countdown", "eta", "retry",
         "retry_policy", "now", "task_type", "route_name",
@@ -45,24 +48,26 @@ def read_work(app: Celery, codec: Codec, settings: Settings, now: datetime, give
 
     Raises UnsupportedWork for what is no signature of one task, NotJson or TooLarge for its arguments.
     """
-    signature = _signature(app, given)
+    signature = signature_of(app, given)
+    if signature.get("subtask_type"):
+        raise UnsupportedWork(f"a {signature['subtask_type']} is no call of one task")
     name, args, kwargs = signature["task"], tuple(signature["args"] or ()), dict(signature["kwargs"] or {})
     task: Task | None = app.tasks.get(name)
     options = {k: v for k, v in (signature["options"] or {}).items() if v is not None}
     if task is not None:
         if task.typing:
-            _check_arguments(task, args, kwargs)
+            check_arguments(task, args, kwargs)
         options = {**{k: v for k, v in task._get_exec_options().items() if v is not None}, **options}
         options.setdefault("ignore_result", task.ignore_result)
-    start_at = _start(options, now)
+    start_at = start_of(options, now)
     named = options.pop("task_id", None)
     leg_id = str(named or uuid())
     if len(leg_id) > 255:
         raise BadInput(f"task_id has {len(leg_id)} characters; the limit is 255")
-    kept = {k: _plain(v) for k, v in options.items() if k not in _OF_ONE_SENDING}
+    kept = {k: plain_option(v) for k, v in options.items() if k not in OF_ONE_SENDING}
     if "expires" in kept:
-        kept["expires"] = _absolute(kept["expires"], now)
-    _note_parents(app, kept)
+        kept["expires"] = absolute(kept["expires"], now)
+    note_parents(app, kept)
     payload = codec.encode(
         {"task": name, "args": list(args), "kwargs": kwargs},
         what=f"arguments of {name}",
@@ -138,7 +143,9 @@ def publish(app: Celery, leg: Leg, *, finish: bool) -> None:
     ignore_result = options.pop("ignore_result", False)
     retries, nesting = options.pop("retries", 0), options.pop("replaced_task_nesting", 0)
     stamps = {k: options.get(k) for k in of_message["stamped_headers"] or ()}
-    options = app.amqp.router.route(options, name, args, kwargs, app.tasks.get(name))
+    # A canvas of many calls of one task in one message goes where that task goes.
+    routed_as = leg.plan.get("route_name") or name
+    options = app.amqp.router.route(options, routed_as, args, kwargs, app.tasks.get(name))
     message = app.amqp.create_task_message(
         leg.id, name, args, kwargs, retries=retries, callbacks=_listed(link), errbacks=_listed(link_error),
         create_sent_event=app.conf.task_send_sent_event, ignore_result=ignore_result,
@@ -156,23 +163,20 @@ def own_header(headers: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return mark if isinstance(mark, dict) and isinstance(mark.get("run"), int) else None
 
 
-def _signature(app: Celery, given: Any) -> Signature:
+def signature_of(app: Celery, given: Any) -> Signature:
+    """What was given, as a signature. Raises UnsupportedWork when it is none."""
     if isinstance(given, Task):
         raise UnsupportedWork(f"{given.name} is a task, not a call of one; write {given.__name__}.s(...)")
     if not isinstance(given, Signature | CallableSignature | dict):
         raise UnsupportedWork(f"{type(given).__name__} is no Celery signature; write task.s(...)")
     signature = Signature.from_dict(dict(given), app=app) if isinstance(given, dict) else given
-    kind = signature.get("subtask_type")
-    if kind:
-        raise UnsupportedWork(
-            f"a {kind} cannot be submitted yet; submit one task's signature, and let it wait_for_agent the others"
-        )
     if not isinstance(signature.get("task"), str) or not signature["task"]:
         raise UnsupportedWork("the signature names no task")
     return signature
 
 
-def _check_arguments(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def check_arguments(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raises TypeError for arguments that its function does not take."""
     check = getattr(task, "__header__", None)
     if check is None:
         return
@@ -182,7 +186,8 @@ def _check_arguments(task: Task, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         raise TypeError(f"{task.name}: {error}") from None
 
 
-def _start(options: dict[str, Any], now: datetime) -> datetime | None:
+def start_of(options: dict[str, Any], now: datetime) -> datetime | None:
+    """When a call with these options starts; None is at once."""
     countdown, eta = options.get("countdown"), options.get("eta")
     if countdown:
         return now + timedelta(seconds=seconds(countdown, "countdown"))
@@ -194,13 +199,14 @@ def _start(options: dict[str, Any], now: datetime) -> datetime | None:
     return moment(eta, "eta")
 
 
-def _absolute(expires: Any, now: datetime) -> str:
+def absolute(expires: Any, now: datetime) -> str:
+    """An ``expires`` as a moment."""
     if isinstance(expires, int | float):
         return (now + timedelta(seconds=expires)).isoformat()
     return expires.isoformat() if isinstance(expires, datetime) else str(expires)
 
 
-def _note_parents(app: Celery, options: dict[str, Any]) -> None:
+def note_parents(app: Celery, options: dict[str, Any]) -> None:
     """Whose call this is, as Celery notes it at sending: only known here, in the calling thread."""
     caller = app.current_worker_task
     if caller is not None and caller.request.id:
@@ -215,12 +221,12 @@ def _note_parents(app: Celery, options: dict[str, Any]) -> None:
         options["headers"] = headers
 
 
-def _plain(value: Any) -> Any:
+def plain_option(value: Any) -> Any:
     """Signatures within options (chain, link, chord) as plain dicts."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain_option(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain_option(v) for v in value]
     name = getattr(value, "name", None)
     if type(value).__module__.startswith("kombu") and isinstance(name, str):
         # A Queue or Exchange object: known by name wherever it is published from.

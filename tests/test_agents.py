@@ -19,10 +19,11 @@ from axme_celery import (
 )
 from axme_celery import agents as verbs
 from axme_celery.audit import verify
+from axme_celery.begin import Gate, Submission
 from axme_celery.lifecycle import GATE
 from axme_celery.model import LegStatus, Status, WaitStatus
 from axme_celery.parties import Addressed, Policy, address, policy
-from axme_celery.submit import Gate, Submission, submit
+from axme_celery.submit import submit
 
 BOT = "agent://acme/ops/bot"
 

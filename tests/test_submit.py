@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from celery import group
 from sqlalchemy import text
 
 from axme_celery import (
@@ -462,7 +463,7 @@ def test_a_submission_that_cannot_be_kept_is_refused_and_leaves_nothing(stage, a
         (lambda add: add, UnsupportedWork, "write add.s(...)"),
         (lambda add: None, UnsupportedWork, "no Celery signature"),
         (lambda add: {}, UnsupportedWork, "names no task"),
-        (lambda add: add.s(1) | add.s(2), UnsupportedWork, "a chain cannot"),
+        (lambda add: group([]), UnsupportedWork, "the group is empty"),
         (lambda add: add.s(), TypeError, "missing"),
         (lambda add: add.s(1, 2, 3), TypeError, "positional"),
         (lambda add: add.s({1}), NotJson, "arguments of"),
@@ -474,7 +475,7 @@ def test_a_submission_that_cannot_be_kept_is_refused_and_leaves_nothing(stage, a
         "a task",
         "None",
         "an empty dict",
-        "a chain",
+        "an empty group",
         "no arguments",
         "too many",
         "a set",

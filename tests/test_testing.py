@@ -371,7 +371,7 @@ def test_a_task_the_stage_does_not_know_parks_its_leg(stage, axme, app):
 
     @axme.task
     def parent():
-        return wait_for_agent({"task": "elsewhere", "args": [], "kwargs": {}, "options": {}})
+        return wait_for_agent({"task": "elsewhere", "args": [], "kwargs": {}, "options": {"queue": "there"}})
 
     intent = stage.submit(parent.s())
     child = stage.intent(stage.waits(intent)[0].job_id)

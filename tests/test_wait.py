@@ -716,7 +716,7 @@ BAD = {
     "an agent with no time": (lambda: wait_for_agent(SIGNATURE, timeout=0), "longer than nothing"),
 }
 
-SIGNATURE = {"task": "somewhere.else", "args": [], "kwargs": {}, "options": {}, "subtask_type": None}
+SIGNATURE = {"task": "somewhere.else", "args": [], "kwargs": {}, "options": {"queue": "there"}, "subtask_type": None}
 
 
 @pytest.mark.parametrize(("call", "words"), BAD.values(), ids=BAD.keys())

@@ -43,12 +43,14 @@ VERBS = {
     "reassign": ".people:reassign",
     "extend": ".people:extend",
     "complete-tool": ".answers:complete_tool",
+    "scenarios": ".scenarios:scenarios",
     "dead-letters": ".dead_letters:dead_letters",
     "webhooks": ".webhooks:webhooks",
     "deliveries": ".webhooks:deliveries",
     "keys": ".keys:keys",
     "web": ".web:web",
     "sweep": ".upkeep:sweep",
+    "advise": ".advise:advise",
     "doctor": ".doctor:doctor",
     "prune": ".upkeep:prune",
     "audit": ".audit:audit",
@@ -103,7 +105,8 @@ def exit_code(refusal: Exception) -> int:
             return 4
         case (
             errors.WaitClosed()
-            | errors.ShownChanged() | errors.LinkInvalid()
+            | errors.ShownChanged()
+            | errors.LinkInvalid()
             | errors.IntentEnded()
             | errors.KeyConflict()
             | errors.StaleChange()

@@ -34,6 +34,7 @@ STATUSES = (
 @click.option("--countdown", type=DURATION, help='Start it after this long ("4h").')
 @click.option("--type", help="The intent's type; the task's name unless given.")
 @click.option("--payload", type=JSON, help="What it is about, shown and audited; the arguments unless given.")
+@click.option("--notify", metavar="URL", help="Tell this URL of its end, by a signed webhook.")
 @click.option("--tag", "tags", multiple=True, help="May be given several times.")
 @click.option("--correlation-id", help="An id of yours that goes with it.")
 @click.option(
@@ -56,6 +57,7 @@ def submit(
     countdown: float | None,
     type: str | None,
     payload: Any,
+    notify: str | None,
     tags: tuple[str, ...],
     correlation_id: str | None,
     requester: str,
@@ -87,7 +89,7 @@ def submit(
     )
     try:
         intent = axme.submit(
-            signature, key=key, type=type, payload=payload, deadline=deadline, requester=requester,
+            signature, key=key, type=type, payload=payload, deadline=deadline, notify=notify, requester=requester,
             correlation_id=correlation_id, tags=tags,
         )  # fmt: skip
     except TypeError as unfit:

@@ -46,13 +46,14 @@ from .hooks import HookStore
 from .keys import KeyShelf
 from .mailboxes import SqlMailboxes
 from .people import Desks
+from .plans import PlanShelf
 from .views import Views
 from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of, with_fanout
 
 T = TypeVar("T")
 
 
-class SqlLedger(KeyShelf, Views):
+class SqlLedger(KeyShelf, PlanShelf, Views):
     """The ledger at one database URL. Connects on first use; safe across fork.
 
     ``clock`` replaces the database's own time (tests move it). ``secret`` makes the audit chain a keyed one.
@@ -124,7 +125,9 @@ class SqlLedger(KeyShelf, Views):
         if connection is None:
             durable = any(change.durable for change in changes)
             self._access.write(sheet.write, proof_of(sealed), durable=durable, whole=sheet.whole(durable=durable))
-            return with_fanout(sealed, sheet)
+            return tuple(
+                replace(c, reached=sheet.reached(c.counts)) if c.counts else c for c in with_fanout(sealed, sheet)
+            )
         self._access.make_ready()
         _begin_for_real(connection)
         try:
@@ -223,8 +226,8 @@ class SqlLedger(KeyShelf, Views):
     def leg_record(self, leg_id: str, *, history: bool = True) -> LegRecord | None:
         return self._access.drive(lambda d: hot.leg_record(d, leg_id, self._is_sqlite, history=history))
 
-    def legs(self, intent_id: str) -> list[Leg]:
-        return self._access.ask(lambda c: read.legs(c, intent_id))
+    def legs(self, intent_id: str, limit: int | None = None) -> list[Leg]:
+        return self._access.ask(lambda c: read.legs(c, intent_id, limit))
 
     def checkpoints(self, intent_id: str) -> list[Checkpoint]:
         return self._access.ask(lambda c: read.checkpoints(c, intent_id))

@@ -80,9 +80,9 @@ def intents(c: Connection, filters: JsonDict, after: tuple[datetime, str] | None
     return _all(c, Intent, query)
 
 
-def legs(c: Connection, intent_id: str) -> list[Leg]:
-    query = select(*columns(Leg)).where(t.legs.c.intent_id == intent_id).order_by(t.legs.c.created_at, t.legs.c.id)
-    return _all(c, Leg, query)
+def legs(c: Connection, intent_id: str, limit: int | None = None) -> list[Leg]:
+    query = select(*columns(Leg)).where(t.legs.c.intent_id == intent_id).limit(limit)
+    return _all(c, Leg, query.order_by(t.legs.c.created_at, t.legs.c.position, t.legs.c.id))
 
 
 def checkpoints(c: Connection, intent_id: str) -> list[Checkpoint]:

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Table
 
 from ..desk import Link, LinkState
-from ..hooks import HookDelivery, HookEvent, HookStatus, Subscription
+from ..graph import Join, JoinStatus
+from ..hooks import HookDelivery, HookEvent, HookStatus, Schema, Subscription
 from ..model import (
     Checkpoint,
     DeadLetter,
@@ -36,6 +37,7 @@ Record = TypeVar("Record")
 _FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
     Intent: {"status": Status, "tags": tuple},
     Leg: {"status": LegStatus},
+    Join: {"status": JoinStatus},
     Wait: {"kind": WaitKind, "status": WaitStatus, "to": tuple, "votes": tuple, "delegations": tuple},
     Event: {"status": Status},
     Checkpoint: {"recorded": Recorded},
@@ -46,12 +48,14 @@ _FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
     Subscription: {"event_types": tuple, "thin": bool},
     HookEvent: {},
     HookDelivery: {"status": HookStatus, "tries": tuple},
+    Schema: {"active": bool},
     Key: {"role": Role, "groups": tuple},
 }
 
 TABLE_OF: dict[type, Table] = {
     Intent: tables.intents,
     Leg: tables.legs,
+    Join: tables.joins,
     Wait: tables.waits,
     Event: tables.events,
     Checkpoint: tables.checkpoints,
@@ -62,6 +66,7 @@ TABLE_OF: dict[type, Table] = {
     Subscription: tables_hooks.subscriptions,
     HookEvent: tables_hooks.hook_events,
     HookDelivery: tables_hooks.hook_deliveries,
+    Schema: tables_hooks.schemas,
     Key: tables.keys,
 }
 

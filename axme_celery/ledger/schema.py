@@ -110,6 +110,7 @@ def _deletions(is_sqlite: bool) -> tuple[Prepared, ...]:
             for table in (
                 t.waits,
                 t.legs,
+                t.joins,
                 t.events,
                 t.tags,
                 t.dead_letters,

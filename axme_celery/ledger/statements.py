@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import Table, bindparam, exists, literal_column, select
+from sqlalchemy import Table, bindparam, exists, literal_column, select, text
 from sqlalchemy import delete as delete_from
 from sqlalchemy import update as update_of
 from sqlalchemy.dialects import postgresql, sqlite
@@ -58,6 +58,39 @@ def update(table: Table, columns: tuple[str, ...], guards: tuple[str, ...], is_s
 def delete(table: Table, guards: tuple[str, ...], is_sqlite: bool) -> Prepared:
     """Delete where columns are as given, as ``is_<column>``."""
     return Prepared(delete_from(table).where(*(table.c[name] == bindparam(f"is_{name}") for name in guards)), is_sqlite)
+
+
+@functools.cache
+def count_down(is_sqlite: bool) -> Prepared:
+    """One more member of a join has arrived; returns how many are left."""
+    joins = t.joins
+    statement = (
+        update_of(joins)
+        .where(joins.c.id == bindparam("id"), joins.c.status == "OPEN", joins.c.left > 0)
+        .values(left=joins.c.left - 1)
+        .returning(joins.c.left)
+    )
+    return Prepared(statement, is_sqlite)
+
+
+@functools.cache
+def close_legs(is_sqlite: bool) -> Prepared:
+    """Cancel whatever legs of an intent are open."""
+    legs = t.legs
+    statement = (
+        update_of(legs)
+        .where(legs.c.intent_id == bindparam("intent_id"), text("status NOT IN ('DONE', 'FAILED', 'CANCELED')"))
+        .values(status="CANCELED", ended_at=bindparam("at"), error=bindparam("error"), due_at=None)
+    )
+    return Prepared(statement, is_sqlite)
+
+
+@functools.cache
+def close_joins(is_sqlite: bool) -> Prepared:
+    """Cancel whatever joins of an intent are open."""
+    joins = t.joins
+    where = (joins.c.intent_id == bindparam("intent_id"), joins.c.status == "OPEN")
+    return Prepared(update_of(joins).where(*where).values(status="CANCELED"), is_sqlite)
 
 
 @functools.cache

@@ -116,9 +116,7 @@ Index(
     postgresql_where=_SENT, sqlite_where=_SENT,
 )  # fmt: skip
 _THREADED = text("threaded")
-Index(
-    "axme_intents_threads", intents.c.updated_at, intents.c.id, postgresql_where=_THREADED, sqlite_where=_THREADED
-)
+Index("axme_intents_threads", intents.c.updated_at, intents.c.id, postgresql_where=_THREADED, sqlite_where=_THREADED)
 Index("axme_intents_deadline", intents.c.deadline_at, postgresql_where=_OPEN_INTENT, sqlite_where=_OPEN_INTENT)
 Index("axme_intents_ended", intents.c.ended_at, postgresql_where=_ENDED_INTENT, sqlite_where=_ENDED_INTENT)
 
@@ -156,14 +154,51 @@ legs = Table(
     Column("started_at", Moment),
     Column("ended_at", Moment),
     Column("in_chord", Boolean, nullable=False),
+    # Its place in a pipeline.
+    Column("node", Text, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("after", String(255)),
+    Column("turn", String(16), nullable=False),
+    Column("join_id", String(36)),
+    Column("join_index", Integer, nullable=False),
+    Column("within", String(36)),
+    Column("followers", Integer, nullable=False),
+    Column("plan", JsonText, nullable=False),
     postgresql_with=_REWRITTEN,
 )
 Index("axme_legs_by_intent", legs.c.intent_id)
 _RUNNING, _QUEUED = text("status = 'RUNNING'"), text("status = 'QUEUED'")
-Index("axme_legs_running", legs.c.id, postgresql_where=_RUNNING, sqlite_where=_RUNNING)
+Index("axme_legs_running", legs.c.intent_id, postgresql_where=_RUNNING, sqlite_where=_RUNNING)
 Index("axme_legs_queued", legs.c.due_at, postgresql_where=_QUEUED, sqlite_where=_QUEUED)
 _COUNTED_BY_CELERY = text("in_chord AND ended_at IS NULL")
 Index("axme_legs_in_chord", legs.c.id, postgresql_where=_COUNTED_BY_CELERY, sqlite_where=_COUNTED_BY_CELERY)
+
+_PENDING, _MEMBER = text("status = 'PENDING'"), text("join_id IS NOT NULL")
+Index("axme_legs_following", legs.c.after, postgresql_where=_PENDING, sqlite_where=_PENDING)
+Index("axme_legs_of_join", legs.c.join_id, postgresql_where=_MEMBER, sqlite_where=_MEMBER)
+
+joins = Table(
+    "axme_joins",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("intent_id", String(36), nullable=False),
+    Column("node", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("left", Integer, nullable=False),
+    Column("status", String(8), nullable=False),
+    Column("gives", String(8), nullable=False),
+    Column("join_id", String(36)),
+    Column("join_index", Integer, nullable=False),
+    Column("within", String(36)),
+    Column("followers", Integer, nullable=False),
+    Column("result", Text),
+    # Rewritten once for every member: with room on its page, PostgreSQL need not touch an index for that.
+    postgresql_with={**_REWRITTEN, "fillfactor": 40},
+)
+_FULL = text("status = 'OPEN' AND \"left\" = 0")
+Index("axme_joins_by_intent", joins.c.intent_id)
+Index("axme_joins_of_join", joins.c.join_id, postgresql_where=_MEMBER, sqlite_where=_MEMBER)
+Index("axme_joins_full", joins.c.id, postgresql_where=_FULL, sqlite_where=_FULL)
 
 checkpoints = Table(
     "axme_checkpoints",

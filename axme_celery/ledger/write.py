@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Table, select
 from .. import audit
 from ..desk import LinkState
 from ..errors import StaleChange
+from ..graph import Join
 from ..ids import uuid7
 from ..model import Change, Checkpoint, Delivery, DeliveryKind, Event, Fence, Leg, Wait, WaitKind, WaitStatus
 from . import statements
@@ -100,6 +101,10 @@ class Sheet:
     def __init__(self, is_sqlite: bool) -> None:
         self._is_sqlite = is_sqlite
         self._fences: list[Fence] = []
+        #: Joins of which one more member arrives, and those that found to have all of them when last written.
+        self._counts: list[str] = []
+        self._full: list[str] | None = None
+        self._in_order = False
         # In the order in which they are written: intents, legs, waits, the rest. Everybody locks in this order,
         # and within a table by id, so that two writers never wait for each other.
         self._batches: dict[Prepared, _Batch] = {}
@@ -108,6 +113,7 @@ class Sheet:
 
     def write(self, to: Writer) -> None:
         """Write everything, or raise StaleChange: the caller rolls back."""
+        self._full = None
         for fence in self._fences:
             hold_run(to, fence, self._is_sqlite)
         for prepared, batch in self._batches.items():
@@ -116,11 +122,35 @@ class Sheet:
             if batch.refusals and done != len(batch.rows):
                 others = f", or of {len(batch.rows) - 1} others the same" if len(batch.rows) > 1 else ""
                 raise StaleChange(batch.refusals[0] + others)
+        # Last of all, for everybody in a group waits here for everybody else's commit.
+        self._full = [join_id for join_id in sorted(self._counts) if self._count(to, join_id)]
+
+    def _count(self, to: Writer, join_id: str) -> bool:
+        found = to.fetch(statements.count_down(self._is_sqlite), {"id": join_id})
+        if not found:
+            raise StaleChange(f"join {join_id} has all its members already")
+        return bool(found[0][0] == 0)
+
+    def reached(self, counts: Sequence[str]) -> tuple[str, ...]:
+        """Of these joins, those that now have all their members; all of them where that is not known."""
+        return tuple(counts) if self._full is None else tuple(one for one in counts if one in self._full)
+
+    def count(self, join_id: str) -> None:
+        """One more member of this join arrives."""
+        self._counts.append(join_id)
+
+    def close_rest(self, prepared: Prepared, row: Row) -> None:
+        """Run a statement that closes what is open, however many rows those are, and after what else is written of them."""
+        self._in_order = True
+        self._add(prepared, row)
 
     def whole(self, *, durable: bool) -> Whole | None:
-        """The same as one statement; None where it is not to be had: on SQLite, with fences, with many rows."""
+        """The same as one statement; None where it is not to be had.
+
+        So it is on SQLite, with fences, with many rows, and where one statement must see what another has written.
+        """
         rows = sum(len(batch.rows) for batch in self._batches.values())
-        if self._is_sqlite or self._fences or not 0 < rows <= WHOLE_ROWS:
+        if self._is_sqlite or self._fences or self._counts or self._in_order or not 0 < rows <= WHOLE_ROWS:
             return None
         parts = [
             (prepared, row, bool(batch.refusals)) for prepared, batch in self._batches.items() for row in batch.rows
@@ -151,9 +181,13 @@ class Sheet:
 
     def update(self, table: Table, values: Row, guards: Row, refusal: str = "") -> None:
         """Set these columns of the row of which the guards hold; with ``refusal`` there must be one."""
-        prepared = statements.update(table, tuple(values), tuple(guards), self._is_sqlite)
+        self._add(*self.prepared(table, values, guards), refusal)
+
+    def prepared(self, table: Table, values: Row, guards: Row) -> tuple[Prepared, Row]:
+        """The statement of an update, and its row."""
+        statement = statements.update(table, tuple(values), tuple(guards), self._is_sqlite)
         row = {f"set_{name}": value for name, value in values.items()}
-        self._add(prepared, row | {f"is_{name}": value for name, value in guards.items()}, refusal)
+        return statement, row | {f"is_{name}": value for name, value in guards.items()}
 
     def delete(self, table: Table, guards: Row) -> None:
         """Delete the row of which the guards hold."""
@@ -176,6 +210,12 @@ def sheet_of(sealed: Sequence[Sealed], now: datetime, *, own: bool, is_sqlite: b
     for change in changes:
         _legs(sheet, change)
     for change in changes:
+        if change.rest is not None:
+            sheet.close_rest(statements.close_legs(is_sqlite), change.rest._asdict())
+        for source, target in change.moves:
+            for table in (t.checkpoints, t.waits):
+                sheet.close_rest(*sheet.prepared(table, {"leg_id": target}, {"leg_id": source}))
+    for change in changes:
         _waits(sheet, change)
     _links(sheet, changes, now)
     for change in changes:
@@ -197,6 +237,10 @@ def sheet_of(sealed: Sequence[Sealed], now: datetime, *, own: bool, is_sqlite: b
                 sheet.insert_new(t.outbox, row)
             else:
                 sheet.insert_if_subscribed(row)
+    for change in changes:
+        _joins(sheet, change)
+        if change.rest is not None:
+            sheet.close_rest(statements.close_joins(is_sqlite), {"intent_id": change.rest.intent_id})
     return sheet
 
 
@@ -247,6 +291,26 @@ def _legs(sheet: Sheet, change: Change) -> None:
             {"id": leg.id, "status": was.status.value, "run": was.run, "token": was.token},
             f"leg {leg.id} is no longer {was.status.value} at run {was.run}",
         )
+
+
+def _joins(sheet: Sheet, change: Change) -> None:
+    for was, join in change.joins:
+        if was is None:
+            sheet.insert(t.joins, to_row(join))
+            continue
+        sheet.update(
+            t.joins,
+            _but_counter(changed(was, join)) or {"status": join.status.value},
+            {"id": join.id, "status": was.status.value},
+            f"join {join.id} is no longer {was.status.value}",
+        )
+    for join_id in change.counts:
+        sheet.count(join_id)
+
+
+def _but_counter(columns: Row) -> Row:
+    # The counter moves by itself; nobody sets it.
+    return {name: value for name, value in columns.items() if name not in ("left", "size")}
 
 
 def _waits(sheet: Sheet, change: Change) -> None:
@@ -363,6 +427,9 @@ def proof_of(sealed: Iterable[Sealed]) -> Callable[[Connection], bool]:
         for was, leg in change.legs:
             if was is None or _identity(leg) != _identity(was):
                 return _leg_is_there(leg)
+        for was_join, join in change.joins:
+            if was_join is not None:
+                return _join_is_there(join)
         for letter_id, *closed in change.closes:
             return _letter_is_closed(letter_id, closed)
     return lambda connection: False
@@ -391,6 +458,11 @@ def _leg_is_there(leg: Leg) -> Callable[[Connection], bool]:
 
 def _identity(leg: Leg) -> tuple[Any, ...]:
     return leg.status.value, leg.run, leg.token, leg.attempts, leg.resends
+
+
+def _join_is_there(join: Join) -> Callable[[Connection], bool]:
+    status_of = select(t.joins.c.status).where(t.joins.c.id == join.id)
+    return lambda connection: connection.scalar(status_of) == join.status.value
 
 
 def _letter_is_closed(letter_id: str, closed: Sequence[str | None]) -> Callable[[Connection], bool]:

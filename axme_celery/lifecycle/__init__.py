@@ -27,19 +27,25 @@ from .runs import (
     resend,
     retry,
     submit,
+    submit_plan,
     unpark,
 )
 from .shown import shown_hash
+from .turns import Fallout, Turn, join_too_large, pass_join, rest
 from .voters import REQUESTER, Refusal, barred, may_answer, needs_comment, vote_of
-from .waits import answer, fire, heartbeat, open_wait, rest_again
+from .waits import Finish, NodeEnd, answer, fire, heartbeat, open_wait, rest_again
 
 __all__ = [
     "GATE",
     "MOVES",
     "NOTES",
     "REQUESTER",
+    "Fallout",
+    "Finish",
+    "NodeEnd",
     "Occasion",
     "Refusal",
+    "Turn",
     "agents",
     "answer",
     "barred",
@@ -56,20 +62,24 @@ __all__ = [
     "gated",
     "hand_back",
     "heartbeat",
+    "join_too_large",
     "lose",
     "may_answer",
     "needs_comment",
     "open_wait",
     "park",
+    "pass_join",
     "pending",
     "reassign",
     "repeat",
     "replay_from",
     "resend",
+    "rest",
     "rest_again",
     "retry",
     "shown_hash",
     "submit",
+    "submit_plan",
     "time_out",
     "unpark",
     "vote_of",

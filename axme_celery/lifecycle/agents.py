@@ -15,9 +15,8 @@ from ..errors import StaleChange
 from ..model import Change, Intent, JsonDict, Leg, LegStatus, Status, Wait, WaitStatus
 from .gates import begun, closing
 from .moves import Occasion, Story
-from .outgoing import leg_delivery
+from .outgoing import closed_wait, leg_delivery
 from .runs import next_run
-from .waits import closed_wait
 
 
 def hand_out(

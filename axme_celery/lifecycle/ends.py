@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..model import Change, Intent, JsonDict, Leg, LegStatus, Wait, WaitStatus
+from ..model import Change, Intent, JsonDict, Leg, LegStatus, Rest, Wait, WaitStatus
 from .moves import Occasion, Story
-from .outgoing import cancel_children, dead_letter, dead_notice, present, result_delivery, tell_parent, text_of
-from .waits import closed_wait
+from .outgoing import (
+    cancel_children,
+    closed_wait,
+    dead_letter,
+    dead_notice,
+    present,
+    rest_delivery,
+    result_delivery,
+    tell_parent,
+    text_of,
+)
 
 
 def cancel(
@@ -20,7 +29,10 @@ def cancel(
     by: str | None,
     on: Occasion,
 ) -> Change:
-    """Somebody cancels the intent: what waits or is queued ends here, what runs is stopped by its fence."""
+    """Somebody cancels the intent: what waits or is queued ends here, what runs is stopped by its fence.
+
+    legs: its one leg; of a pipeline any two of them, or none.
+    """
     error = present(code="canceled", message=reason or "canceled", by=by)
     return _end_all(intent, legs, waits, "intent.canceled", error, by, on, dead=False)
 
@@ -52,20 +64,27 @@ def _end_all(
     story = Story(intent, on.now)
     story.tell(event, actor=by, reason=str(error.get("message", "")) or None, error=error)
     story.intent = replace(story.intent, error=error)
-    open_legs = [leg for leg in legs if not leg.status.is_final]
     open_waits = [w for w in waits if w.status is WaitStatus.OPEN]
     outbox = tell_parent(story.intent, on)
     state = "REVOKED" if event == "intent.canceled" else "FAILURE"
-    outbox += [result_delivery(leg, state, error, on.now, on) for leg in open_legs]
+    # A pipeline's legs may be very many: they are closed by the ledger in one statement.
+    alone = legs[0] if len(legs) == 1 and not legs[0].node else None
+    ended = () if alone is None or alone.status.is_final else ((alone, _canceled(alone, error, on)),)
+    if alone is None:
+        outbox.append(rest_delivery(story.intent, state, error, on))
+    else:
+        outbox += [result_delivery(leg, state, error, on.now, on) for leg, _ in ended]
     outbox += cancel_children(open_waits, by, on)
     if dead:
         outbox.append(dead_notice(story.intent, error, on))
     return story.change(
-        legs=tuple(
-            (leg, replace(leg, status=LegStatus.CANCELED, ended_at=on.now, due_at=None, error=error))
-            for leg in open_legs
-        ),
+        legs=ended,
+        rest=Rest(intent.id, on.now, error) if alone is None else None,
         waits=tuple((w, closed_wait(w, WaitStatus.CANCELED, on.now, outcome=None, answered_by=by)) for w in open_waits),
         outbox=tuple(outbox),
         dead=(dead_letter(story.intent, "intent", error, on),) if dead else (),
     )
+
+
+def _canceled(leg: Leg, error: JsonDict, on: Occasion) -> Leg:
+    return replace(leg, status=LegStatus.CANCELED, ended_at=on.now, due_at=None, error=error)

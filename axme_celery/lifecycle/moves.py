@@ -70,6 +70,7 @@ NOTES = frozenset(
         "intent.reassigned",
         "intent.extended",
         "intent.timeout",
+        "intent.wait_opened",
         "intent.wait_closed",
         "intent.leg_lost",
         "intent.leg_retried",

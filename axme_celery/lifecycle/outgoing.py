@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
-from ..model import DeadLetter, Delivery, DeliveryKind, Intent, JsonDict, Leg, Wait, WaitKind
+from ..model import DeadLetter, Delivery, DeliveryKind, Intent, JsonDict, Leg, Wait, WaitKind, WaitStatus
 from .moves import Occasion
 
 
@@ -34,6 +35,25 @@ def result_delivery(leg: Leg, state: str, error: JsonDict, at: datetime, on: Occ
         id=on.new_id(), kind=DeliveryKind.RESULT, intent_id=leg.intent_id, leg_id=leg.id, run=leg.run,
         body={"state": state, "error": error}, next_at=at, leg=leg,
     )  # fmt: skip
+
+
+def success_delivery(leg: Leg, on: Occasion) -> Delivery:
+    """Tell Celery's result backend of a leg that no worker ran."""
+    return Delivery(
+        id=on.new_id(), kind=DeliveryKind.RESULT, intent_id=leg.intent_id, leg_id=leg.id, run=leg.run,
+        body={"state": "SUCCESS"}, next_at=on.now, leg=leg,
+    )  # fmt: skip
+
+
+def rest_delivery(
+    intent: Intent, state: str, error: JsonDict, on: Occasion, *, errbacks: Sequence[str] = ()
+) -> Delivery:
+    """Tell Celery's result backend of every leg that ended with its intent.
+
+    errbacks: those of them whose errbacks are called, as Celery calls those of a chord's body.
+    """
+    body = present(state=state, error=error, errbacks=list(errbacks))
+    return Delivery(id=on.new_id(), kind=DeliveryKind.RESULT, intent_id=intent.id, body=body, next_at=on.now)
 
 
 def cancel_children(waits: Sequence[Wait], by: str | None, on: Occasion) -> list[Delivery]:
@@ -82,3 +102,26 @@ def text_of(moment: datetime | None) -> str | None:
 
 def present(**fields: object) -> JsonDict:
     return {k: v for k, v in fields.items() if v is not None and v != []}
+
+
+def closed_wait(
+    wait: Wait,
+    status: WaitStatus,
+    now: datetime,
+    *,
+    outcome: str | None,
+    answered_by: str | None,
+    comment: str | None = None,
+    data: str | None = None,
+) -> Wait:
+    """The wait as it is once closed."""
+    return replace(
+        wait,
+        status=status,
+        outcome=outcome,
+        answered_by=answered_by,
+        comment=comment,
+        data=data,
+        closed_at=now,
+        due_at=None,
+    )

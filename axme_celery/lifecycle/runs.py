@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from ..errors import StaleChange
+from ..graph import Join
 from ..model import (
     Change,
     Checkpoint,
-    Delivery,
     Event,
     Intent,
     JsonDict,
@@ -22,17 +22,52 @@ from ..model import (
     WaitStatus,
 )
 from .moves import UNSTARTED, Occasion, Story
-from .outgoing import dead_letter, dead_notice, leg_delivery, present, result_delivery, tell_parent
+from .outgoing import dead_letter, dead_notice, leg_delivery, present, result_delivery
+from .turns import Fallout, Rows, Turn, arrive, end, fall, take
 
 #: The pause before a message is sent again doubles so often and no more. A long pause spares a long queue some copies,
 #: but that the last messages were lost does not mean that the next will be picked up, and a leg must not sleep for days.
 RESEND_DOUBLINGS = 3
 
 
-def submit(intent: Intent, leg: Leg, *, start_at: datetime | None, on: Occasion) -> Change:
+def submit(
+    intent: Intent,
+    leg: Leg,
+    *,
+    start_at: datetime | None,
+    on: Occasion,
+) -> Change:
     """A new intent with its one leg, queued to start now or at ``start_at``."""
-    story = Story(replace(intent, seq=1, status=Status.CREATED), on.now)
     leg = replace(leg, due_at=(start_at or on.now) + on.requeue)
+    created, story = _submitted(intent, leg, None, on)
+    return Change(
+        intent=story.intent,
+        events=(created, *story.events),
+        legs=((None, leg),),
+        outbox=(leg_delivery(leg, on.new_id(), start_at or on.now),),
+    )
+
+
+def submit_plan(
+    intent: Intent, legs: Sequence[Leg], joins: Sequence[Join], turns: Sequence[Turn], *, on: Occasion
+) -> Change:
+    """A new intent with a pipeline: every leg and join is written, and the first ones start."""
+    created, story = _submitted(intent, legs[0], len(legs), on)
+    rows, started, first = Rows(), Rows(), {turn.leg.id for turn in turns}
+    take(story, started, turns, at=on.now, busy=False, on=on)
+    there = {leg.id for _, leg in started.legs}
+    # Should a wait be refused, those beside it do not start.
+    rows.legs = [(None, leg) for leg in legs if leg.id not in first or leg.id not in there]
+    rows.legs += [(None, leg) for _, leg in started.legs]
+    rows.joins = [(None, join) for join in joins]
+    rows.waits, rows.outbox, rows.dead, rows.rest = started.waits, started.outbox, started.dead, started.rest
+    change = rows.change(story)
+    return replace(change, was=None, before=0, events=(created, *change.events))
+
+
+def _submitted(intent: Intent, leg: Leg, legs: int | None, on: Occasion) -> tuple[Event, Story]:
+    """The event of its making, and its story from there: submitted."""
+    story = Story(replace(intent, seq=1, status=Status.CREATED), on.now)
     created = Event(
         intent_id=intent.id,
         seq=1,
@@ -42,13 +77,8 @@ def submit(intent: Intent, leg: Leg, *, start_at: datetime | None, on: Occasion)
         actor=intent.requester,
         details=present(intent_type=intent.type, key=intent.key, tags=list(intent.tags), replay_of=intent.replay_of),
     )
-    story.tell("intent.submitted", actor=intent.requester, leg_id=leg.id, task=leg.task)
-    return Change(
-        intent=story.intent,
-        events=(created, *story.events),
-        legs=((None, leg),),
-        outbox=(leg_delivery(leg, on.new_id(), start_at or on.now),),
-    )
+    story.tell("intent.submitted", actor=intent.requester, leg_id=leg.id, task=leg.task, legs=legs)
+    return created, story
 
 
 def repeat(
@@ -113,21 +143,35 @@ def claim(intent: Intent, leg: Leg, run: int, *, worker: str, token: str, on: Oc
     return story.change(legs=((leg, claimed),), durable=False)
 
 
-def complete(intent: Intent, leg: Leg, result: str, *, guard_at: datetime | None, token: str, on: Occasion) -> Change:
-    """The leg's body returned: leg DONE, intent COMPLETED.
+def complete(
+    intent: Intent,
+    leg: Leg,
+    result: str,
+    *,
+    guard_at: datetime | None,
+    token: str,
+    turns: Sequence[Turn] = (),
+    busy: bool = False,
+    on: Occasion,
+) -> Change:
+    """The leg's body returned: leg DONE. What follows starts, its join counts it, or the intent is COMPLETED.
 
-    ``guard_at``: when set, an outbox row repeats the leg's message then, so that Celery's own bookkeeping
-    (result, chain, callbacks) is done even if the worker dies between this commit and that.
+    guard_at: when set, an outbox row repeats the leg's message then, so that Celery's own bookkeeping
+              (result, chain, callbacks) is done even if the worker dies between this commit and that.
+    turns:    the legs that follow it.
+    busy:     whether anything else of the intent goes on, should one of those be a wait.
     """
     done = replace(leg, status=LegStatus.DONE, result=result, token=token, ended_at=on.now)
-    story = Story(intent, on.now)
-    story.tell("intent.completed", actor=leg.worker, leg_id=leg.id, run=leg.run)
-    story.intent = replace(story.intent, result=result)
-    outbox: list[Delivery] = []
+    story, rows = Story(intent, on.now), Rows(legs=[(leg, done)])
     if guard_at is not None:
-        outbox.append(replace(leg_delivery(done, on.new_id(), guard_at), body={"finish": True}))
-    outbox += tell_parent(story.intent, on)
-    return story.change(legs=((leg, done),), outbox=tuple(outbox))
+        rows.outbox.append(replace(leg_delivery(done, on.new_id(), guard_at), body={"finish": True}))
+    if turns:
+        take(story, rows, turns, at=on.now, busy=busy, on=on)
+    elif leg.is_last:
+        end(story, rows, result, leg=done, on=on)
+    else:
+        arrive(story, rows, leg)
+    return rows.change(story)
 
 
 def fail(
@@ -138,6 +182,7 @@ def fail(
     seen_by_celery: bool,
     guard_at: datetime | None,
     token: str,
+    fallout: Fallout | None = None,
     on: Occasion,
 ) -> Change:
     """The leg cannot succeed: leg FAILED, intent FAILED, a dead letter with the reason.
@@ -146,18 +191,12 @@ def fail(
     then the RESULT row waits until ``guard_at`` and is only the guard against a crash in between.
     """
     failed = replace(leg, status=LegStatus.FAILED, error=error, token=token, ended_at=on.now, due_at=None)
-    story = Story(intent, on.now)
-    story.tell("intent.failed", actor=leg.worker, leg_id=leg.id, run=leg.run, error=error)
-    story.intent = replace(story.intent, error=error)
-    outbox = tell_parent(story.intent, on)
+    story, rows = Story(intent, on.now), Rows(legs=[(leg, failed)])
+    fall(story, rows, failed, error, fallout or Fallout(), on=on)
     tell_celery_at = guard_at if seen_by_celery else on.now
     if tell_celery_at is not None:
-        outbox.append(result_delivery(leg, "FAILURE", error, tell_celery_at, on))
-    return story.change(
-        legs=((leg, failed),),
-        outbox=(*outbox, dead_notice(story.intent, error, on)),
-        dead=(dead_letter(story.intent, "leg", error, on, leg_id=leg.id),),
-    )
+        rows.outbox.append(result_delivery(leg, "FAILURE", error, tell_celery_at, on))
+    return rows.change(story)
 
 
 def retry(intent: Intent, leg: Leg, signature: JsonDict, *, cause: str, start_at: datetime, on: Occasion) -> Change:
@@ -179,7 +218,15 @@ def hand_back(intent: Intent, leg: Leg, *, on: Occasion) -> Change:
     return story.change(legs=((leg, queued),), outbox=(leg_delivery(queued, on.new_id(), on.now),))
 
 
-def lose(intent: Intent, leg: Leg, run: int, *, cause: str, on: Occasion) -> Change:
+def lose(
+    intent: Intent,
+    leg: Leg,
+    run: int,
+    *,
+    cause: str,
+    fallout: Callable[[JsonDict], Fallout] | None = None,
+    on: Occasion,
+) -> Change:
     """The worker of this run is dead or silent: run the leg again, or give up after ``max_attempts``."""
     if leg.status is not LegStatus.RUNNING or leg.run != run:
         raise StaleChange(f"leg {leg.id} is {leg.status.value} at run {leg.run}; run {run} was not lost")
@@ -189,7 +236,10 @@ def lose(intent: Intent, leg: Leg, run: int, *, cause: str, on: Occasion) -> Cha
             "message": f"{leg.attempts} runs of {leg.task} ended with their worker; "
             f"the last on {leg.worker or 'an unknown worker'} ({cause})",
         }
-        return fail(intent, leg, error, seen_by_celery=False, guard_at=None, token=on.new_id(), on=on)
+        return fail(
+            intent, leg, error, seen_by_celery=False, guard_at=None, token=on.new_id(),
+            fallout=None if fallout is None else fallout(error), on=on,
+        )  # fmt: skip
     queued = next_run(leg, on)
     story = Story(intent, on.now)
     story.tell("intent.leg_lost", actor="sweep", leg_id=leg.id, run=run, worker=leg.worker, cause=cause)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from ..errors import NotAllowed, ShownChanged, WaitClosed
 from ..model import (
     Change,
-    Delivery,
     Intent,
+    JsonDict,
     Leg,
     LegStatus,
     Status,
@@ -21,59 +21,62 @@ from ..model import (
 )
 from .gates import GATE, after_gate
 from .moves import Occasion, Story
-from .nudges import due, fall_back, may_fall_back, nudge, pending
-from .outgoing import cancel_children, leg_delivery, notice_delivery, present, text_of
+from .nudges import due, fall_back, may_fall_back, nudge
+from .opening import opened, tell_opened
+from .outgoing import (
+    cancel_children,
+    closed_wait,
+    leg_delivery,
+    present,
+    result_delivery,
+    success_delivery,
+    text_of,
+)
 from .runs import next_run
 from .shown import shown_hash
-from .voters import may_answer, without_requester
+from .turns import Fallout, Rows, Turn, arrive, end, fall, take
+from .voters import may_answer
 
 
-def open_wait(intent: Intent, leg: Leg, wait: Wait, *, child: Change | None, on: Occasion) -> tuple[Change, ...]:
-    """The leg comes to rest on a wait. ``child``: the intent an agent is given, written in the same transaction."""
-    wait = replace(wait, due_at=due(wait))
-    if wait.kind is WaitKind.HUMAN:
-        wait = replace(
-            wait,
-            request=without_requester(wait.request, intent.requester),
-            payload_hash=shown_hash(wait.title, wait.request, intent.payload),
-        )
-        if not pending(wait) and may_fall_back(wait):
-            # Nobody it is for may answer it.
-            wait = replace(wait, to=tuple(wait.request["fallback"]), fell_back_at=on.now)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeEnd:
+    """How a wait node ends once its wait has closed."""
+
+    #: JSON text: what it passes on.
+    result: str | None = None
+    #: Why the pipeline ends here, if it does.
+    error: JsonDict | None = None
+    fallout: Fallout = field(default_factory=Fallout)
+    #: What follows by the way that was taken.
+    turns: tuple[Turn, ...] = ()
+    #: Whether anything else of the intent goes on.
+    busy: bool = False
+
+
+#: The closed wait -> how its node ends. None for the wait of a running task.
+Finish = Callable[[Wait], NodeEnd] | None
+
+
+def open_wait(
+    intent: Intent, leg: Leg, wait: Wait, *, child: Change | None, busy: bool = False, on: Occasion
+) -> tuple[Change, ...]:
+    """The leg comes to rest on a wait.
+
+    child: the intent an agent is given, written in the same transaction.
+    busy:  whether anything else of the intent goes on; if so it is not WAITING yet.
+    """
+    wait = opened(intent, wait, on.now)
     resting = replace(leg, status=LegStatus.WAITING, attempts=leg.attempts - 1, has_history=True)
     story = Story(intent, on.now)
-    story.tell(
-        "intent.waiting",
-        leg_id=leg.id,
-        waiting_reason=wait.kind.waiting_reason,
-        wait_id=wait.id,
-        title=wait.title,
-        pending_with=list(wait.to) or None,
-        tool=wait.tool,
-        job_id=wait.job_id,
-        timeout_at=text_of(wait.timeout_at),
-    )
-    outbox: tuple[Delivery, ...] = ()
-    if wait.kind is WaitKind.HUMAN:
-        story.tell(
-            "intent.human_task_assigned",
-            leg_id=leg.id,
-            wait_id=wait.id,
-            to=list(wait.to),
-            task_type=wait.request.get("task_type"),
-            payload_hash=wait.payload_hash,
-            title=wait.title,
-            outcomes=wait.request.get("outcomes"),
-        )
-        outbox = (notice_delivery(story.intent, wait, "wait_opened", wait.to, on),)
+    outbox = tell_opened(story, leg, wait, rests=not busy, on=on)
     change = story.change(legs=((leg, resting),), waits=((None, wait),), outbox=outbox)
     return (change,) if child is None else (change, child)
 
 
-def rest_again(intent: Intent, leg: Leg, wait: Wait, *, on: Occasion) -> Change:
+def rest_again(intent: Intent, leg: Leg, wait: Wait, *, busy: bool = False, on: Occasion) -> Change:
     """A run came back to a wait that is still open (it was unparked, or handed on early): rest on it again."""
     resting = replace(leg, status=LegStatus.WAITING, attempts=leg.attempts - 1)
-    if intent.status is Status.WAITING:
+    if busy or intent.status is Status.WAITING:
         return Change(legs=((leg, resting),))
     story = Story(intent, on.now)
     story.tell("intent.waiting", leg_id=leg.id, waiting_reason=wait.kind.waiting_reason, wait_id=wait.id)
@@ -90,6 +93,7 @@ def answer(
     names: Collection[str] | None = None,
     expected_hash: str | None = None,
     via: str | None = None,
+    finish: Finish = None,
     on: Occasion,
 ) -> Change:
     """An answer from outside: it closes the wait and the leg runs on, or it is one vote of several.
@@ -122,10 +126,10 @@ def answer(
             )  # fmt: skip
             return story.change(waits=((record.wait, wait),))
     closed = closed_wait(wait, WaitStatus.ANSWERED, on.now, outcome=outcome, answered_by=by, comment=comment, data=data)
-    return _resume(record, closed, at=on.now, on=on, via=via)
+    return _resume(record, closed, finish, at=on.now, on=on, via=via)
 
 
-def fire(record: WaitRecord, *, ahead: timedelta, on: Occasion) -> Change | None:
+def fire(record: WaitRecord, *, ahead: timedelta, finish: Finish = None, on: Occasion) -> Change | None:
     """What a wait's moments ask for now: wake up, time out, escalate, remind, poll; or nothing (None).
 
     ``ahead``: a ``wait_for_time`` may be closed this much early; its message still leaves at the very moment.
@@ -139,11 +143,11 @@ def fire(record: WaitRecord, *, ahead: timedelta, on: Occasion) -> Change | None
         closed = closed_wait(
             wait, WaitStatus.ANSWERED, max(on.now, wait.timeout_at), outcome="woke", answered_by="clock"
         )
-        return _resume(record, closed, at=wait.timeout_at, on=on)
+        return _resume(record, closed, finish, at=wait.timeout_at, on=on)
     if wait.timeout_at is not None and wait.timeout_at <= on.now:
-        return fall_back(record, on=on) if may_fall_back(wait) else _expire(record, "timeout", on)
+        return fall_back(record, on=on) if may_fall_back(wait) else _expire(record, "timeout", finish, on)
     if wait.heartbeat_at is not None and wait.heartbeat_at <= on.now:
-        return _expire(record, "heartbeat_missed", on)
+        return _expire(record, "heartbeat_missed", finish, on)
     return nudge(record, on)
 
 
@@ -157,7 +161,9 @@ def heartbeat(wait: Wait, *, on: Occasion) -> Change:
     return Change(waits=((wait, replace(later, due_at=due(later))),), durable=False)
 
 
-def _resume(record: WaitRecord, closed: Wait, *, at: datetime, on: Occasion, via: str | None = None) -> Change:
+def _resume(
+    record: WaitRecord, closed: Wait, finish: Finish, *, at: datetime, on: Occasion, via: str | None = None
+) -> Change:
     """The wait has closed: the leg is queued as its next run, its message leaving at ``at``."""
     ended = after_gate(record.intent, record.leg, record.wait, closed, on=on) if closed.name == GATE else None
     if ended is not None:
@@ -166,6 +172,8 @@ def _resume(record: WaitRecord, closed: Wait, *, at: datetime, on: Occasion, via
     if closed.status is WaitStatus.EXPIRED:
         story.tell("intent.timeout", actor="clock", leg_id=closed.leg_id, wait_id=closed.id, outcome=closed.outcome)
     leg = record.leg
+    if finish is not None:
+        return _end_node(story, record, closed, finish(closed), via=via, at=at, on=on)
     if leg.status is not LegStatus.WAITING:
         # Parked: the closed wait is found when the leg runs next.
         story.tell(
@@ -174,8 +182,10 @@ def _resume(record: WaitRecord, closed: Wait, *, at: datetime, on: Occasion, via
         )  # fmt: skip
         return story.change(waits=((record.wait, closed),))
     queued = next_run(leg, on, at=at)
+    # Where other legs run, the intent is in progress already.
+    goes_on = record.intent.status is Status.IN_PROGRESS
     story.tell(
-        "intent.in_progress",
+        "intent.wait_closed" if goes_on else "intent.in_progress",
         actor=closed.answered_by,
         leg_id=leg.id,
         wait_id=closed.id,
@@ -189,34 +199,43 @@ def _resume(record: WaitRecord, closed: Wait, *, at: datetime, on: Occasion, via
     )
 
 
-def _expire(record: WaitRecord, cause: str, on: Occasion) -> Change:
+def _end_node(
+    story: Story, record: WaitRecord, closed: Wait, ended: NodeEnd, *, via: str | None, at: datetime, on: Occasion
+) -> Change:
+    """A wait node's wait has closed: the node is DONE, and what follows starts at ``at``; or the pipeline ends here."""
+    rows, leg = Rows(waits=[(record.wait, closed)]), record.leg
+    told = {
+        "actor": closed.answered_by, "leg_id": leg.id, "wait_id": closed.id, "outcome": closed.outcome,
+        "comment": closed.comment, "payload_hash": closed.payload_hash, "via": via,
+    }  # fmt: skip
+    if ended.error is not None:
+        failed = replace(leg, status=LegStatus.FAILED, error=ended.error, ended_at=on.now)
+        rows.legs.append((leg, failed))
+        story.tell("intent.wait_closed", **told)
+        fall(story, rows, failed, ended.error, ended.fallout, on=on)
+        rows.outbox.append(result_delivery(failed, "FAILURE", ended.error, on.now, on))
+        return rows.change(story)
+    done = replace(leg, status=LegStatus.DONE, result=ended.result, ended_at=on.now)
+    rows.legs.append((leg, done))
+    rows.outbox.append(success_delivery(done, on))
+    is_last = leg.is_last
+    starts = story.intent.status is not Status.IN_PROGRESS and (is_last or any(t.wait is None for t in ended.turns))
+    story.tell("intent.in_progress" if starts else "intent.wait_closed", **told)
+    if ended.turns:
+        take(story, rows, ended.turns, at=at, busy=ended.busy, on=on)
+    elif is_last:
+        end(story, rows, ended.result or "null", leg=done, on=on)
+    else:
+        arrive(story, rows, leg)
+    return rows.change(story)
+
+
+def _expire(record: WaitRecord, cause: str, finish: Finish, on: Occasion) -> Change:
     on_timeout = record.wait.request.get("on_timeout", "fail")
-    outcome = cause if on_timeout == "fail" else on_timeout
+    outcome = cause if on_timeout in ("fail", "detour") else on_timeout
     closed = closed_wait(record.wait, WaitStatus.EXPIRED, on.now, outcome=outcome, answered_by="clock")
-    change = _resume(record, closed, at=on.now, on=on)
+    change = _resume(record, closed, finish, at=on.now, on=on)
     return replace(change, outbox=(*change.outbox, *cancel_children([record.wait], "clock", on)))
-
-
-def closed_wait(
-    wait: Wait,
-    status: WaitStatus,
-    now: datetime,
-    *,
-    outcome: str | None,
-    answered_by: str | None,
-    comment: str | None = None,
-    data: str | None = None,
-) -> Wait:
-    return replace(
-        wait,
-        status=status,
-        outcome=outcome,
-        answered_by=answered_by,
-        comment=comment,
-        data=data,
-        closed_at=now,
-        due_at=None,
-    )
 
 
 def _shown_as_opened(record: WaitRecord, expected: str | None) -> None:

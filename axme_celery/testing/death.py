@@ -105,7 +105,7 @@ class MortalLedger(MortalTracker):
 
 def records(change: Change) -> list[str]:
     """What a change records of a run under way: steps and waits as "name#n", and "end"."""
-    if change.was is None and change.fence is None:
+    if change.intent is not None and change.was is None:
         # A new intent, which may bring finished work of another along.
         return []
     names = [f"{c.name}#{c.nth}" for c in change.checkpoints if c.recorded is not Recorded.STARTED]

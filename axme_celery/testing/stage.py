@@ -32,7 +32,16 @@ from ..ledger import SqlLedger, tables, tables_hooks
 from ..model import Change, DeadLetter, Delivery, DeliveryKind, Event, Lease, LegStatus, Wait, WaitStatus
 from ..notifiers import Notice
 from ..ports import Ledger, Tracker
-from ..sweep import AHEAD_TICKS, due_timers, early_answers, lapsed_leases, lost_messages, refill, undelivered
+from ..sweep import (
+    AHEAD_TICKS,
+    due_timers,
+    early_answers,
+    full_joins,
+    lapsed_leases,
+    lost_messages,
+    refill,
+    undelivered,
+)
 from ..tracker.clock import to_microseconds, to_moment
 from ..tracker.sql import SqlTracker
 from ..webhook import Answer
@@ -226,7 +235,13 @@ class Stage:
             return False
         # First, so that what lies beyond the tracker's horizon is found at its moment and not at the next sweep.
         refill(rt)
-        done = lapsed_leases(rt) + agents.lapsed_leases(rt) + due_timers(rt) + undelivered(rt, self._senders)
+        done = (
+            full_joins(rt)
+            + lapsed_leases(rt)
+            + agents.lapsed_leases(rt)
+            + due_timers(rt)
+            + undelivered(rt, self._senders)
+        )
         done += lost_messages(rt) + early_answers(rt)
         return done > 0
 
@@ -318,12 +333,14 @@ def _next_due(ledger: SqlLedger, after: datetime) -> list[datetime]:
 def _is_due(ledger: SqlLedger, by: datetime) -> bool:
     """Whether the ledger has anything for a sweep to look at by then."""
     waits, intents, legs, outbox = tables.waits.c, tables.intents.c, tables.legs.c, tables.outbox.c
+    joins = tables.joins.c
     anything = or_(
         exists().where(waits.status == WaitStatus.OPEN.value, waits.due_at <= by),
         exists().where(intents.ended_at.is_(None), intents.deadline_at <= by),
         exists().where(legs.status == LegStatus.QUEUED.value, legs.due_at <= by),
         exists().where(legs.status == LegStatus.RUNNING.value),
         exists().where(func.coalesce(outbox.held_until, outbox.next_at) <= by),
+        exists().where(joins.status == "OPEN", joins.left == 0),
     )
     with ledger.engines.connect() as connection, connection.begin():
         return bool(connection.scalar(select(anything)))

@@ -20,7 +20,7 @@ PROMISED = {
     *("demo", "dev", "migrate", "submit", "list", "show", "watch", "cancel", "replay", "fork", "unpark"),
     *("bulk", "delegate", "reassign", "extend"),
     *("inbox", "answer", "approve", "reject", "complete-tool", "dead-letters", "sweep", "doctor", "prune", "audit"),
-    *("keys", "web", "webhooks", "deliveries"),
+    *("keys", "web", "webhooks", "deliveries", "scenarios", "advise"),
 }
 
 

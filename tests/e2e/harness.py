@@ -61,12 +61,14 @@ def make_ledger(url: str) -> None:
 class Program:
     """One process of the project, with a session of its own and its output in a file."""
 
-    def __init__(self, name: str, arguments: list[str], folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, project: str, arguments: list[str], folder: Path, environment: Mapping[str, str]
+    ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "tests.e2e.project", *arguments],
+                [sys.executable, "-m", "celery", "-A", project, *arguments],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT,
                 env={**os.environ, **environment}, start_new_session=True,
             )  # fmt: skip
@@ -126,6 +128,8 @@ class Stage:
     """A project on a broker and a ledger: its processes, its effects, and the module itself to submit with."""
 
     _modules = itertools.count()
+    #: The module of the project; another kind of stage has another.
+    project_name = "tests.e2e.project"
 
     def __init__(
         self, broker: str, ledger: str | None = None, redis: PrivateRedis | None = None, **config: Any
@@ -146,14 +150,14 @@ class Stage:
         self.programs: list[Program] = []
         self._names = itertools.count(1)
         self.project = self._load()
-        self.axme = self.project.axme
+        self.axme = getattr(self.project, "axme", None)
 
     # -- the project in this process ------------------------------------------------
 
     def _load(self) -> Any:
         """The project's module, loaded afresh for this stage."""
-        path = Path(__file__).with_name("project.py")
-        spec = importlib.util.spec_from_file_location(f"tests.e2e.project_{next(self._modules)}", path)
+        path = ROOT / f"{self.project_name.replace('.', '/')}.py"
+        spec = importlib.util.spec_from_file_location(f"{self.project_name}_{next(self._modules)}", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         with _environment({**self.environment, "E2E_CLIENT": "1"}):
@@ -200,7 +204,7 @@ class Stage:
     def _start(
         self, name: str, arguments: list[str], environment: Mapping[str, str] | None, sign: str | None
     ) -> Program:
-        program = Program(name, arguments, self.folder, {**self.environment, **(environment or {})})
+        program = Program(name, self.project_name, arguments, self.folder, {**self.environment, **(environment or {})})
         self.programs.append(program)
         if sign is not None:
             program.wait_ready(sign)
@@ -279,8 +283,9 @@ class Stage:
         """Kill what still runs (an orderly end takes seconds, and is the subject of tests of its own); tidy up."""
         for program in self.programs:
             program.kill_group()
-        self.axme.drain(1.0)
-        self.axme.close()
+        if self.axme is not None:
+            self.axme.drain(1.0)
+            self.axme.close()
         self.project.app.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

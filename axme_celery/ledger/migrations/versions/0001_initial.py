@@ -100,13 +100,25 @@ def _ledger() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True)),
         sa.Column("ended_at", sa.DateTime(timezone=True)),
         sa.Column("in_chord", sa.Boolean(), nullable=False),
+        sa.Column("node", sa.Text(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("after", sa.String(255)),
+        sa.Column("turn", sa.String(16), nullable=False),
+        sa.Column("join_id", sa.String(36)),
+        sa.Column("join_index", sa.Integer(), nullable=False),
+        sa.Column("within", sa.String(36)),
+        sa.Column("followers", sa.Integer(), nullable=False),
+        sa.Column("plan", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         postgresql_with=REWRITTEN,
     )
     op.create_index("axme_legs_by_intent", "axme_legs", ["intent_id"])
     _index("axme_legs_in_chord", "axme_legs", ["id"], where="in_chord AND ended_at IS NULL")
     _index("axme_legs_queued", "axme_legs", ["due_at"], where="status = 'QUEUED'")
-    _index("axme_legs_running", "axme_legs", ["id"], where="status = 'RUNNING'")
+    _index("axme_legs_running", "axme_legs", ["intent_id"], where="status = 'RUNNING'")
+    _index("axme_legs_following", "axme_legs", ["after"], where="status = 'PENDING'")
+    _index("axme_legs_of_join", "axme_legs", ["join_id"], where="join_id IS NOT NULL")
+    _joins()
     op.create_table(
         "axme_checkpoints",
         sa.Column("leg_id", sa.String(255), nullable=False),
@@ -381,6 +393,29 @@ def _keys() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("hash"),
     )
+
+
+def _joins() -> None:
+    op.create_table(
+        "axme_joins",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("intent_id", sa.String(36), nullable=False),
+        sa.Column("node", sa.Text(), nullable=False),
+        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("left", sa.Integer(), nullable=False),
+        sa.Column("status", sa.String(8), nullable=False),
+        sa.Column("gives", sa.String(8), nullable=False),
+        sa.Column("join_id", sa.String(36)),
+        sa.Column("join_index", sa.Integer(), nullable=False),
+        sa.Column("within", sa.String(36)),
+        sa.Column("followers", sa.Integer(), nullable=False),
+        sa.Column("result", sa.Text()),
+        sa.PrimaryKeyConstraint("id"),
+        postgresql_with={**REWRITTEN, "fillfactor": 40},
+    )
+    op.create_index("axme_joins_by_intent", "axme_joins", ["intent_id"])
+    _index("axme_joins_of_join", "axme_joins", ["join_id"], where="join_id IS NOT NULL")
+    _index("axme_joins_full", "axme_joins", ["id"], where="status = 'OPEN' AND \"left\" = 0")
 
 
 def _people() -> None:

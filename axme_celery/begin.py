@@ -1,0 +1,207 @@
+"""Begin: new intents, and the legs of a pipeline whose turn has come.
+
+What is begun here is only decided; the verb that asked for it commits it with its own change.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from . import lifecycle
+from .errors import BadInput
+from .lifecycle import Fallout, Turn
+from .model import Change, Intent, JsonDict, Leg, Status, Wait, WaitKind, Work
+from .parties import is_address
+from .ports import Runtime
+
+log = logging.getLogger(__name__)
+
+#: Legs that are started in one commit; a join starts more in several.
+BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """One thing to submit: the work and what is said of it."""
+
+    work: Work
+    key: str | None = None
+    type: str | None = None
+    #: JSON text; None: the work's own arguments.
+    payload: str | None = None
+    deadline_seconds: float | None = None
+    notify: str | None = None
+    reply_to: str | None = None
+    requester: str | None = None
+    correlation_id: str | None = None
+    tags: tuple[str, ...] = ()
+    parent_wait_id: str | None = None
+    owner: str | None = None
+    from_agent: str | None = None
+    to_agent: str | None = None
+    terms: JsonDict | None = None
+    trace: JsonDict | None = None
+    #: A human task to be answered before anything runs.
+    gate: Gate | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """A person's yes that stands before an intent's first leg."""
+
+    title: str
+    to: tuple[str, ...]
+    request: JsonDict
+    #: The first reminder, where it has a delay of its own.
+    remind_seconds: float | None = None
+
+
+def new_intent(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> Change:
+    """The change that makes this intent, to be committed alone or together with what asks for it."""
+    work = submission.work
+    seconds = submission.deadline_seconds if submission.deadline_seconds is not None else work.deadline_seconds
+    intent = Intent(
+        id=rt.new_id(),
+        type=submission.type or work.type or work.task,
+        status=Status.CREATED,
+        key=submission.key,
+        work_hash=work.work_hash,
+        payload=submission.payload if submission.payload is not None else work.payload,
+        deadline_at=None if seconds is None else on.now + timedelta(seconds=seconds),
+        created_at=on.now,
+        updated_at=on.now,
+        requester=submission.requester,
+        correlation_id=submission.correlation_id,
+        reply_to=submission.reply_to,
+        notify=submission.notify or work.notify,
+        tags=submission.tags,
+        parent_wait_id=submission.parent_wait_id,
+        owner=submission.owner,
+        from_agent=submission.from_agent,
+        to_agent=submission.to_agent or (work.task if is_address(work.task) else None),
+        terms=submission.terms,
+        threaded=submission.reply_to is not None or submission.to_agent is not None or is_address(work.task),
+        trace=submission.trace,
+    )
+    if work.legs:
+        if submission.gate is not None:
+            raise BadInput("a pipeline cannot stand behind a human task; put wait_for_human.s(...) at its head")
+        return _new_pipeline(rt, intent, work, on)
+    change = lifecycle.submit(intent, new_leg(work, intent.id, on.now), start_at=work.start_at, on=on)
+    return change if submission.gate is None else _gated(rt, submission.gate, change, on)
+
+
+def _new_pipeline(rt: Runtime, intent: Intent, work: Work, on: lifecycle.Occasion) -> Change:
+    legs = [replace(leg, intent_id=intent.id, created_at=on.now) for leg in work.legs]
+    joins = [replace(join, intent_id=intent.id) for join in work.joins]
+    first = [_turn(rt, intent, leg, None, None, on) for leg in legs if leg.after is None]
+    return lifecycle.submit_plan(intent, legs, joins, first, on=on)
+
+
+def _gated(rt: Runtime, gate: Gate, change: Change, on: lifecycle.Occasion) -> Change:
+    """The same intent, resting on a person's answer before its first leg."""
+    leg = change.legs[0][1]
+    wait = lifecycle.with_moments(
+        Wait(
+            id=rt.new_id(), intent_id=leg.intent_id, leg_id=leg.id, name=lifecycle.GATE, nth=1, position=-1, run=0,
+            kind=WaitKind.HUMAN, title=gate.title, request=gate.request, to=gate.to, opened_at=on.now,
+        )
+    )  # fmt: skip
+    if wait.remind_at is not None and gate.remind_seconds is not None:
+        wait = replace(wait, remind_at=on.now + timedelta(seconds=gate.remind_seconds))
+    return lifecycle.gated(change, replace(wait, due_at=lifecycle.due(wait)), on=on)
+
+
+def new_leg(work: Work, intent_id: str, now: datetime) -> Leg:
+    """The leg this work becomes."""
+    return Leg(
+        id=work.leg_id,
+        intent_id=intent_id,
+        task=work.task,
+        signature=work.signature,
+        max_attempts=work.max_attempts,
+        on_drift=work.on_drift,
+        created_at=now,
+        in_chord=work.in_chord,
+    )
+
+
+# -- the legs of a pipeline ------------------------------------------------------------
+
+
+def turns(
+    rt: Runtime, intent: Intent, after: str, result: str, *, way: str = "", limit: int = BATCH, on: lifecycle.Occasion
+) -> list[Turn]:
+    """The legs that follow this leg or join, with what each takes.
+
+    result: JSON text of what it gives.
+    way:    which way out of a wait was taken.
+    """
+    legs = [leg for leg in rt.ledger.following(after, limit) if leg.turn == way]
+    value = rt.codec.decode(result) if any(leg.plan.get("takes") for leg in legs) else None
+    return [_turn(rt, intent, leg, value, after, on) for leg in legs]
+
+
+def _turn(rt: Runtime, intent: Intent, leg: Leg, value: Any, after: str | None, on: lifecycle.Occasion) -> Turn:
+    if not leg.plan.get("waits"):
+        return Turn(leg=leg, value=value, parent_id=after)
+    try:
+        wait, child = rt.open_node(intent, leg, value, on)
+    except BadInput as refused:
+        error = {"code": "bad_wait", "message": f"{leg.task} at {leg.node or 'the top'} cannot be opened: {refused}"}
+        return Turn(leg=leg, value=value, refused=error, fallout=fallout(rt, intent, leg, on))
+    return Turn(leg=leg, value=value, wait=wait, child=child)
+
+
+def with_children(change: Change, turns: Sequence[Turn], children: Sequence[Change] = ()) -> list[Change]:
+    """A change together with the intents that begin with it: agents' of these turns, callbacks and errbacks."""
+    refused = [turn.fallout for turn in turns if turn.refused is not None][:1]
+    agents = [] if refused else [turn.child for turn in turns if turn.child is not None]
+    return [change, *agents, *(child for one in refused for child in one.children), *children]
+
+
+def fallout(rt: Runtime, intent: Intent, leg: Leg, on: lifecycle.Occasion) -> Fallout:
+    """What falls with this leg: waits beside it, its errbacks, and those of the chords it would have come to."""
+    children = [_called(rt, intent, errback, leg.id, on) for errback in leg.plan.get("link_error", ())]
+    called: list[str] = []
+    within = leg.within
+    while within is not None:
+        for body in rt.ledger.following(within, BATCH):
+            children += [_called(rt, intent, errback, body.id, on) for errback in body.plan.get("link_error", ())]
+            if (body.signature.get("options") or {}).get("link_error"):
+                called.append(body.id)
+        record = rt.ledger.join_record(within)
+        within = None if record is None else record.join.within
+    waits = () if leg.is_last else tuple(rt.ledger.open_waits(intent.id))
+    return Fallout(waits=waits, children=tuple(one for one in children if one is not None), called=tuple(called))
+
+
+def callbacks(rt: Runtime, intent: Intent, leg: Leg, result: str, on: lifecycle.Occasion) -> list[Change]:
+    """A leg's callbacks, as intents of their own that begin with its end."""
+    links = leg.plan.get("link", ())
+    if not links:
+        return []
+    value = rt.codec.decode(result)
+    begun = [_called(rt, intent, link, value, on) for link in links]
+    return [one for one in begun if one is not None]
+
+
+def _called(rt: Runtime, intent: Intent, signature: JsonDict, value: Any, on: lifecycle.Occasion) -> Change | None:
+    """A callback or errback as an intent: called with the value, unless it is immutable."""
+    args = list(signature.get("args") or ())
+    called = signature if signature.get("immutable") else {**signature, "args": [value, *args]}
+    try:
+        work = rt.read_work(called)
+    except BadInput as refused:
+        # It was checked when the pipeline was submitted; what has changed since must not hold up the rest.
+        log.error("callback %s of intent %s is not called: %s", signature.get("task"), intent.id, refused)
+        return None
+    submission = Submission(
+        work=work, requester=f"intent:{intent.id}", correlation_id=intent.correlation_id, tags=intent.tags,
+        owner=intent.owner, trace=intent.trace,
+    )  # fmt: skip
+    return new_intent(rt, submission, on)
