@@ -330,6 +330,7 @@ dead_letters = Table(
     Column("replayed_as", String(36)),
     Column("closed_by", String(255)),
     Column("closed_at", Moment),
+    Column("closed_reason", Text),
 )
 Index("axme_dead_letters_by_state", dead_letters.c.state, dead_letters.c.id)
 Index("axme_dead_letters_by_intent", dead_letters.c.intent_id)
