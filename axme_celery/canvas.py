@@ -214,9 +214,11 @@ class Reader:
         try:
             self._open_node(_NOBODY, leg, foresee.TO_COME, self._on)
         except BadInput as refused:
-            raise type(refused)(f"{where}: {refused}") if type(refused) in (
-                BadInput, UnsupportedWork, NotJson
-            ) else BadInput(f"{where}: {refused}") from None
+            raise (
+                type(refused)(f"{where}: {refused}")
+                if type(refused) in (BadInput, UnsupportedWork, NotJson)
+                else BadInput(f"{where}: {refused}")
+            ) from None
         way = leg.signature["kwargs"].get("on_reject")
         if way not in (None, "fail", "continue", "detour"):
             raise BadInput(f"{where}: on_reject is {way!r}; give a signature, or 'fail', or 'continue'")
@@ -240,9 +242,7 @@ class Reader:
     def _json(self, value: Any, what: str) -> Any:
         """The value as the ledger gives it back. Raises NotJson and TooLarge, naming it."""
         limit = self._settings.payload_bytes
-        return self._codec.decode(
-            self._codec.encode(value, what=what, limit_bytes=limit, setting="axme_payload_bytes")
-        )
+        return self._codec.decode(self._codec.encode(value, what=what, limit_bytes=limit, setting="axme_payload_bytes"))
 
 
 # -- signatures as plain dicts ------------------------------------------------------------

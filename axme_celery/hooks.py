@@ -107,3 +107,22 @@ class Settlement:
     #: Columns of its subscription that change with it.
     subscription: JsonDict
     letter: DeadLetter | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schema:
+    """What payloads of a type must look like."""
+
+    #: "" for the whole house.
+    owner: str = ""
+    semantic_type: str
+    #: JSON text.
+    schema_json: str
+    #: SHA-256, in hex.
+    schema_hash: str
+    schema_ref: str
+    #: "strict", "backward" or "warn".
+    compatibility_mode: str
+    active: bool = True
+    created_at: datetime
+    updated_at: datetime

@@ -374,6 +374,8 @@ class DeadLetter:
     replayed_as: str | None = None
     closed_by: str | None = None
     closed_at: datetime | None = None
+    #: In the words of whoever closed it.
+    closed_reason: str | None = None
 
 
 class Fence(NamedTuple):
@@ -425,8 +427,8 @@ class Change:
     #: Links issued (None, link), and used up (as loaded, as it is now).
     links: tuple[tuple[Link | None, Link], ...] = ()
     dead: tuple[DeadLetter, ...] = ()
-    #: A dead letter closed by this: (id, state, replayed_as, closed_by).
-    closes: tuple[tuple[str, str, str | None, str | None], ...] = ()
+    #: A dead letter closed by this: (id, state, replayed_as, closed_by, closed_reason).
+    closes: tuple[tuple[str, str, str | None, str | None, str | None], ...] = ()
     #: Pipelines: joins made or passed, and those of which one more member has arrived.
     joins: tuple[tuple[Join | None, Join], ...] = ()
     counts: tuple[str, ...] = ()

@@ -47,13 +47,13 @@ from .keys import KeyShelf
 from .mailboxes import SqlMailboxes
 from .people import Desks
 from .plans import PlanShelf
-from .views import Views
+from .views import SqlViews
 from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of, with_fanout
 
 T = TypeVar("T")
 
 
-class SqlLedger(KeyShelf, PlanShelf, Views):
+class SqlLedger(KeyShelf, PlanShelf):
     """The ledger at one database URL. Connects on first use; safe across fork.
 
     ``clock`` replaces the database's own time (tests move it). ``secret`` makes the audit chain a keyed one.
@@ -67,6 +67,8 @@ class SqlLedger(KeyShelf, PlanShelf, Views):
         self.mailboxes = SqlMailboxes(self._access, self._is_sqlite)
         #: Inboxes, and the links that lead to a wait.
         self.desks = Desks(self._access)
+        #: What pages ask.
+        self.views = SqlViews(self._access, self._is_sqlite)
         #: Requests already answered, and messages.
         self.exchange = SqlExchange(self._access, self._is_sqlite)
         if clock is not None:

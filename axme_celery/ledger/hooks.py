@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, exists, func, liter
 from sqlalchemy import delete as delete_from
 from sqlalchemy import update as update_of
 
-from ..hooks import HookDelivery, HookEvent, HookStatus, Parcel, Settlement, Subscription
+from ..hooks import HookDelivery, HookEvent, HookStatus, Parcel, Schema, Settlement, Subscription
 from ..model import JsonDict
 from . import tables as t
 from . import tables_hooks as th
@@ -236,6 +236,22 @@ class HookStore:
             sheet.update(th.hook_deliveries, {"held_until": held_until}, {"id": parcel.delivery.id})
         sheet.write(driver)
         return taken
+
+    # -- schemas of payloads --------------------------------------------------------------
+
+    def put_schema(self, schema: Schema) -> None:
+        """Add a schema, or put it in the place of the one before."""
+        row = to_row(schema)
+        key = {"owner": schema.owner, "semantic_type": schema.semantic_type}
+        sheet = Sheet(self._is_sqlite)
+        sheet.insert_new(th.schemas, row)
+        sheet.update(th.schemas, {k: v for k, v in row.items() if k not in (*key, "created_at")}, key)
+        self._access.write(sheet.write, durable=True)
+
+    def schema(self, owner: str | None, semantic_type: str) -> Schema | None:
+        s = th.schemas.c
+        query = select(*columns(Schema)).where(s.owner == (owner or ""), s.semantic_type == semantic_type)
+        return next(iter(self._access.ask(lambda c: _all(c, Schema, query))), None)
 
     # -- upkeep -----------------------------------------------------------------------------
 

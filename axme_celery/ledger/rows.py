@@ -11,7 +11,7 @@ from sqlalchemy import Table
 
 from ..desk import Link, LinkState
 from ..graph import Join, JoinStatus
-from ..hooks import HookDelivery, HookEvent, HookStatus, Subscription
+from ..hooks import HookDelivery, HookEvent, HookStatus, Schema, Subscription
 from ..model import (
     Checkpoint,
     DeadLetter,
@@ -48,6 +48,7 @@ _FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
     Subscription: {"event_types": tuple, "thin": bool},
     HookEvent: {},
     HookDelivery: {"status": HookStatus, "tries": tuple},
+    Schema: {"active": bool},
     Key: {"role": Role, "groups": tuple},
 }
 
@@ -65,6 +66,7 @@ TABLE_OF: dict[type, Table] = {
     Subscription: tables_hooks.subscriptions,
     HookEvent: tables_hooks.hook_events,
     HookDelivery: tables_hooks.hook_deliveries,
+    Schema: tables_hooks.schemas,
     Key: tables.keys,
 }
 

@@ -389,10 +389,10 @@ def _early(sheet: Sheet, change: Change) -> None:
 def _dead(sheet: Sheet, change: Change, now: datetime) -> None:
     for letter in change.dead:
         sheet.insert_new(t.dead_letters, to_row(letter))
-    for letter_id, state, replayed_as, closed_by in change.closes:
+    for letter_id, state, replayed_as, closed_by, reason in change.closes:
         sheet.update(
             t.dead_letters,
-            {"state": state, "replayed_as": replayed_as, "closed_by": closed_by, "closed_at": now},
+            {"state": state, "replayed_as": replayed_as, "closed_by": closed_by, "closed_at": now, "closed_reason": reason},
             {"id": letter_id, "state": "OPEN"},
             f"dead letter {letter_id} is no longer open",
         )
@@ -430,7 +430,7 @@ def proof_of(sealed: Iterable[Sealed]) -> Callable[[Connection], bool]:
         for was_join, join in change.joins:
             if was_join is not None:
                 return _join_is_there(join)
-        for letter_id, *closed in change.closes:
+        for letter_id, *closed, _ in change.closes:
             return _letter_is_closed(letter_id, closed)
     return lambda connection: False
 

@@ -88,10 +88,15 @@ def repeat(
     waits: Sequence[Wait],
     *,
     upto: int | None,
+    by: str | None = None,
+    reason: str | None = None,
     on: Occasion,
 ) -> Change:
     """A new intent that starts from recorded work: journal entries before position ``upto``, or all (None)."""
     change = submit(intent, leg, start_at=None, on=on)
+    first, *others = change.events
+    told = first.details | present(reason=reason)
+    change = replace(change, events=(replace(first, actor=by or first.actor, details=told), *others))
     # Run 0: before every run of this leg. An operator who accepts drift in it accepts what came before.
     kept = tuple(replace(c, leg_id=leg.id, run=0) for c in checkpoints if upto is None or c.position < upto)
     kept_waits = tuple(
@@ -219,7 +224,13 @@ def hand_back(intent: Intent, leg: Leg, *, on: Occasion) -> Change:
 
 
 def lose(
-    intent: Intent, leg: Leg, run: int, *, cause: str, fallout: Callable[[JsonDict], Fallout] | None = None, on: Occasion
+    intent: Intent,
+    leg: Leg,
+    run: int,
+    *,
+    cause: str,
+    fallout: Callable[[JsonDict], Fallout] | None = None,
+    on: Occasion,
 ) -> Change:
     """The worker of this run is dead or silent: run the leg again, or give up after ``max_attempts``."""
     if leg.status is not LegStatus.RUNNING or leg.run != run:
@@ -263,7 +274,9 @@ def park(intent: Intent, leg: Leg, *, code: str, reason: str, on: Occasion) -> C
     return story.change(legs=((leg, parked),), outbox=(notice,), dead=(dead,))
 
 
-def unpark(intent: Intent, leg: Leg, *, accept_drift: bool, by: str, on: Occasion) -> Change:
+def unpark(
+    intent: Intent, leg: Leg, *, accept_drift: bool, by: str, reason: str | None = None, on: Occasion
+) -> Change:
     """An operator lets a parked leg go on: with the code as it is (accept_drift), or after a roll-back."""
     if leg.status is not LegStatus.PARKED:
         raise StaleChange(f"leg {leg.id} is {leg.status.value}, not PARKED")
@@ -271,7 +284,7 @@ def unpark(intent: Intent, leg: Leg, *, accept_drift: bool, by: str, on: Occasio
     if accept_drift:
         queued = replace(queued, drift_accepted_run=queued.run)
     story = Story(intent, on.now)
-    story.tell("intent.unparked", actor=by, leg_id=leg.id, run=queued.run, accept_drift=accept_drift)
+    story.tell("intent.unparked", actor=by, leg_id=leg.id, run=queued.run, accept_drift=accept_drift, reason=reason)
     return story.change(legs=((leg, queued),), outbox=(leg_delivery(queued, on.new_id(), on.now),))
 
 

@@ -387,3 +387,22 @@ def late_pages(name: str, count: int) -> list[int]:
 def replaced(self: Task, x: int) -> None:
     """Becomes another task."""
     raise self.replace(plain.s(x, y=10))
+
+
+# -- what is sent over HTTP ---------------------------------------------------------------
+
+
+@axme.handles("intent.e2e.double.v1")
+@durable(name="e2e.sent")
+def sent(payload: dict[str, Any]) -> dict[str, Any]:
+    """Runs for whatever is of this type."""
+    return {"doubled": payload["number"] * 2, "pid": os.getpid()}
+
+
+@axme.agent("agent://acme/ops/reporter")
+@durable(name="e2e.report")
+def report(payload: dict[str, Any]) -> dict[str, Any]:
+    """Asks a person, then an agent outside Celery."""
+    decision = wait_for_human("Publish the report?", to="sdk", timeout="5m")
+    summary = wait_for_agent("agent://acme/ops/bot", {"summarize": payload["month"]}, timeout="5m")
+    return {"approved": decision.approved, "summary": summary["summary"]}

@@ -51,7 +51,10 @@ def main(names: list[str]) -> int:
     with ThreadPoolExecutor(2) as pool:
         for (trial, way), came in zip(todo, pool.map(lambda one: outcome(*one), todo), strict=True):
             found[trial.name, way] = came
-            print(f"{trial.name:12}  {way.value:22}  {'well' if came.well else 'LOST OR DOUBLED'}: {came.told}", flush=True)
+            print(
+                f"{trial.name:12}  {way.value:22}  {'well' if came.well else 'LOST OR DOUBLED'}: {came.told}",
+                flush=True,
+            )
     wrong = [one for one, came in found.items() if came.well == (one[1] is Way.PLAIN)]
     for name, way in wrong:
         print(f"not as the page says: {name}, {way.value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,7 @@ def sign_in(web: Flask, make_key: Callable[..., str]) -> Callable[..., FlaskClie
     """``sign_in("ana", role=...)``: a browser without JavaScript in which they are signed in."""
 
     def enter(name: str, **more: Any) -> FlaskClient:
+        more.setdefault("role", "approver")
         client = web.test_client()
         answer = post(client, "/sign-in", {"secret": make_key(name, **more)}, page="/sign-in")
         assert answer.status_code == 303, answer.text
@@ -64,3 +66,42 @@ def post(client: FlaskClient, path: str, fields: dict[str, Any], *, page: str) -
     """Send a form as the page has it: with its token."""
     token = token_in(client.get(page, headers=PAGE).text)
     return client.post(path, data={"csrf_token": token, **fields}, headers=PAGE)
+
+
+# -- /v1 ---------------------------------------------------------------------------------
+
+#: An agent outside Celery.
+BOT = "agent://acme/ops/bot"
+
+
+@pytest.fixture
+def api(web, stage, make_key):
+    """``api("POST", path, json=..., key=...)``: a request by an operator's key, after which all runs that can."""
+    keys = {}
+
+    def ask(method, path, *, who="ops", role="operator", headers=None, **more):
+        details = {name: more.pop(name) for name in ("groups", "owner", "agent") if name in more}
+        known = (who, role, repr(details))
+        if known not in keys:
+            keys[known] = make_key(who, role=role, **details)
+        answer = web.test_client().open(
+            f"/v1{path}", method=method, headers={"x-api-key": keys[known], **(headers or {})}, buffered=True, **more
+        )
+        stage.run()
+        return answer
+
+    return ask
+
+
+@pytest.fixture
+def create(api):
+    """``create(**fields)``: the id of a new intent for an outside agent."""
+
+    def make(**fields):
+        details = {name: fields.pop(name) for name in ("who", "role", "owner", "agent", "groups") if name in fields}
+        body = {"intent_type": "intent.demo.v1", "to_agent": BOT, "correlation_id": str(uuid.uuid4()), **fields}
+        answer = api("POST", "/intents", json=body, **details)
+        assert answer.status_code == 200, answer.text
+        return answer.json["intent_id"]
+
+    return make

@@ -13,39 +13,6 @@ from axme_celery.model import Status
 BOT = "agent://acme/ops/bot"
 
 
-@pytest.fixture
-def api(web, stage, make_key):
-    """``api("POST", path, json=..., key=...)``: a request by an operator's key, after which all runs that can."""
-    keys = {}
-
-    def ask(method, path, *, who="ops", role="operator", headers=None, **more):
-        details = {name: more.pop(name) for name in ("groups", "owner", "agent") if name in more}
-        known = (who, role, repr(details))
-        if known not in keys:
-            keys[known] = make_key(who, role=role, **details)
-        answer = web.test_client().open(
-            f"/v1{path}", method=method, headers={"x-api-key": keys[known], **(headers or {})}, **more
-        )
-        stage.run()
-        return answer
-
-    return ask
-
-
-@pytest.fixture
-def create(api):
-    """``create(**fields)``: the id of a new intent for an outside agent."""
-
-    def make(**fields):
-        details = {name: fields.pop(name) for name in ("who", "role", "owner", "agent", "groups") if name in fields}
-        body = {"intent_type": "intent.demo.v1", "to_agent": BOT, "correlation_id": str(uuid.uuid4()), **fields}
-        answer = api("POST", "/intents", json=body, **details)
-        assert answer.status_code == 200, answer.text
-        return answer.json["intent_id"]
-
-    return make
-
-
 def body(**fields):
     return {"intent_type": "intent.demo.v1", "to_agent": BOT, "correlation_id": str(uuid.uuid4()), **fields}
 

@@ -18,4 +18,4 @@ requests.install(blueprint)
 rates.install(blueprint)
 problems.install(blueprint)
 
-from . import agents, inbox, intents, resume, streams, tasks, tools  # noqa: E402, F401  # their views
+from . import agents, inbox, intents, registry, resume, scenarios, streams, tasks, tools, webhooks  # noqa: E402, F401

@@ -212,7 +212,9 @@ def _takes_part(actor: Actor, intent: Intent) -> bool:
     if names & {intent.reply_to, intent.to_agent, intent.from_agent, intent.handler, intent.requester}:
         return True
     waits = house().rt.ledger.waits(intent.id)
-    return any(names & {*wait.to, wait.answered_by, *(vote["by"] for vote in wait.votes)} for wait in waits)
+    return any(
+        names & {*wait.to, wait.answered_by, *(one["by"] for one in (*wait.votes, *wait.delegations))} for wait in waits
+    )
 
 
 def _asked(intent: Intent) -> Wait:

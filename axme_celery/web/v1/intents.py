@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from flask import Response
 
-from ... import agents, submit, wire
+from ... import agents, schemas, submit, wire
 from ...durations import moment, utc_iso
 from ...errors import BadInput, IntentEnded
 from ...handle import IntentHandle
@@ -57,6 +57,7 @@ def submission(actor: Actor, given: JsonDict, *, key: str | None) -> Submission:
     sent_to = fields.line("to_agent", longest=383, required=True)
     to = addressed(sent_to or "", "to_agent")
     payload = fields.object("payload") or {}
+    schemas.check_payload(rt, kind or "", payload, owner=actor.owner)
     sender = actor.agent or fields.line("from_agent", longest=383)
     refuse_unwanted(sender, to)
     terms = {name: fields.integer(name) for name in _TERMS if name != "escalate_to"}
