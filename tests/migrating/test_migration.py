@@ -71,7 +71,7 @@ def test_the_advice_before_and_after(redis, tmp_path):
     before = run(project_at(0, tmp_path / "before"), redis, "axme_celery.cli", "-A", "shop", "advise")
     after = run(project_at(2, tmp_path / "after"), redis, "axme_celery.cli", "-A", "shop", "advise")
 
-    assert "LOSES    shop.orders.charge" in before and "a chord waits for it (shop/reports.py:26)" in before
+    assert "LOSES    shop.orders.charge" in before and "a chord waits for it (shop/reports.py:25)" in before
     assert "tasks: 7 KEPT" in after and "what to do first" not in after
 
 
