@@ -119,7 +119,7 @@ class SqlLedger(KeyShelf, PlanShelf):
         cannot be reached. With ``connection`` it writes into the caller's transaction and commits nothing; what
         else its database raises there is the caller's to see.
         """
-        if connection is None and len(changes) == 1 and changes[0].fence is not None and changes[0].checkpoints:
+        if connection is None and len(changes) == 1 and changes[0].fence is not None and not changes[0].legs:
             self._record(changes[0])
             return changes
         sealed = [seal(change, self._secret) for change in changes]

@@ -139,6 +139,10 @@ class Sheet:
         """One more member of this join arrives."""
         self._counts.append(join_id)
 
+    def grow(self, join_id: str, size: int) -> None:
+        """A join of so many members gets one more; it must not have all of them yet."""
+        self._add(statements.grow(self._is_sqlite), {"id": join_id, "is_size": size}, f"join {join_id} has moved on")
+
     def close_rest(self, prepared: Prepared, row: Row) -> None:
         """Run a statement that closes what is open, however many rows those are, and after what else is written of them."""
         self._in_order = True
@@ -306,6 +310,8 @@ def _joins(sheet: Sheet, change: Change) -> None:
         )
     for join_id in change.counts:
         sheet.count(join_id)
+    for join_id, size in change.grows:
+        sheet.grow(join_id, size)
 
 
 def _but_counter(columns: Row) -> Row:
