@@ -60,7 +60,8 @@ def test_no_hostile_text_does_anything_on_any_page(stage, person, address):
         stage.axme.reassign(wait.id, ["kim", "finance"], by=text, reason=text)
         pages += [f"/waits/{wait.id}", f"/intents/{intent.id}", f"/intents/{failed.id}"]
         pages += [f"/intents?find={quote(text)}&type={quote(text)}&tag={quote(text)}", f"/inbox?type={quote(text)}"]
-        pages += [f"/dead-letters?code={quote(text)}&state={quote(text)}", f"/sign-in?next={quote(text)}&link=axl_{quote(text)}"]
+        pages += [f"/dead-letters?code={quote(text)}&state={quote(text)}"]
+        pages += [f"/sign-in?next={quote(text)}&link=axl_{quote(text)}"]
     stage.pass_time("5h")
     keys.create(rt, name=everything[:200], role="viewer")
     pages += ["/inbox?whose=all", "/intents", "/dead-letters", "/deliveries", "/overview"]
@@ -74,8 +75,7 @@ def test_no_hostile_text_does_anything_on_any_page(stage, person, address):
         leads = page.evaluate("[...document.querySelectorAll('a, form')].map(e => e.href || e.action)")
         assert all(each.startswith((address, "http", "mailto:")) for each in leads if isinstance(each, str)), (path, leads)
         strange = page.evaluate(
-            "document.querySelectorAll('main script, main iframe, main math, main img:not([src^=\"/static\"]), [onerror], [onload]')"
-            ".length"
+            "document.querySelectorAll('main script, main iframe, main math, main img, [onerror], [onload]').length"
         )
         assert strange == 0, path
         assert "49" not in page.title()
