@@ -200,6 +200,9 @@ class Ledger(Protocol):
     def count_prunable(self, ended_before: datetime) -> int: ...
     def prune(self, intent_ids: Sequence[str]) -> int: ...
 
+    def figures(self) -> Any:
+        """Counts and ages, for whoever draws curves."""
+
     # the outbox
     def outbox_due(self, until: datetime, limit: int, hold_seconds: float) -> list[Delivery]:
         """Deliveries due by then, hidden from other relays for ``hold_seconds``."""
