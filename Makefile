@@ -47,10 +47,15 @@ bench: $(VENV)/.bench ## the benchmarks, written to docs/benchmarks.md
 celery-suite: $(VENV)/.test ## Celery's own tests without us and with us; ARGS=integration for those on a Redis, half an hour
 	$(BIN)/python -m tests.celery_suite $(ARGS)
 
+.PHONY: experiments
+experiments: $(VENV)/.test ## what kills do to plain Celery and to the same tasks here; written to docs/guarantees.md
+	$(BIN)/python -m tests.experiments $(ARGS)
+
 .PHONY: docs
 docs: $(VENV)/.test ## the parts of the pages that are written from the code
 	$(BIN)/python -m tests.docs.draw_lifecycle
 	$(BIN)/python -m tests.docs.write_reference
+	$(BIN)/python -m tests.migrating
 
 # -- what keeps the house in order --
 

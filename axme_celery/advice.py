@@ -137,7 +137,8 @@ def early(task: TaskFacts, project: ProjectFacts) -> Reason | None:
     if task.acks_late:
         return None
     return Reason(
-        Risk.LOSES, "it is acknowledged before it runs (acks_late is off): a worker that is killed, or out of memory, loses it"
+        Risk.LOSES,
+        "it is acknowledged before it runs (acks_late is off): a worker that is killed, or out of memory, loses it",
     )
 
 

@@ -86,6 +86,15 @@ def _text(value: Any, key: str) -> str:
     return value
 
 
+def _one_of(*words: str) -> _Check:
+    def check(value: Any, key: str) -> str:
+        if value not in words:
+            raise _refuse(key, value, f"one of {', '.join(words)}")
+        return str(value)
+
+    return check
+
+
 def _flag(value: Any, key: str) -> bool:
     if not isinstance(value, bool):
         raise _refuse(key, value, "True or False")
@@ -238,7 +247,8 @@ class Settings:
         doc="Keys the audit chain, so that whoever can write the database cannot rewrite history, and signs sessions of "
         "the pages: at least 32 random characters, the same in every process.")
     base_url: str | None = _setting(
-        None, _optional(_http_url), doc="Where people reach your pages about intents; notices link to /intents/<id> below it.")
+        None, _optional(_http_url),
+        doc="Where people reach your pages about intents; notices link to /waits/<id> and /a/<secret> below it.")
     actor: str | None = _setting(
         None, _optional(_text), doc='Dotted path of a function "(request) -> Actor or None": the host\'s own login.')
     roles: Mapping[str, tuple[str, ...]] = _setting(
@@ -284,6 +294,10 @@ class Settings:
         None, _optional(_business_hours),
         doc='When people are at work: {"days": "mon-fri", "hours": "09:00-17:00", "tz": "Europe/Berlin"}, and "holidays". '
         "Reminders, escalations and timeouts of people's waits then count working time. None: around the clock.")
+    notice_links: str = _setting(
+        "decide", _one_of("decide", "view", "none"),
+        doc='What the personal links in mails are good for, where axme_base_url is set: "decide" (answer without signing '
+        'in), "view" (look only) or "none".')
     contacts: Mapping[str, str | None] = _setting(
         {}, _contacts, doc="E-mail address of each assignee who is not an address; None: no mail for this one.")
     email_host: str | None = _setting(

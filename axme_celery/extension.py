@@ -26,6 +26,7 @@ from . import (
     codec,
     foresee,
     forms,
+    notices,
     notifiers,
     outbound,
     results,
@@ -43,7 +44,7 @@ from .canvas import Reader
 from .chords import Chords
 from .config import Settings
 from .cron import next_moment
-from .durations import Duration, moment, seconds
+from .durations import Duration, seconds
 from .errors import BadInput, IntentEnded, NotFound
 from .handle import IntentHandle
 from .ids import uuid7
@@ -383,9 +384,7 @@ class Axme(People):
             worker_name=lambda: f"{socket.gethostname()}:{os.getpid()}",
         )
 
-    def _open_node(
-        self, intent: Intent, leg: Leg, given: Any, on: Occasion
-    ) -> tuple[Wait, Change | None]:
+    def _open_node(self, intent: Intent, leg: Leg, given: Any, on: Occasion) -> tuple[Wait, Change | None]:
         return foresee.open_node(self.runtime, intent, leg, given, on)
 
     @contextmanager
@@ -469,17 +468,7 @@ class Axme(People):
 
     def notice(self, delivery: Delivery) -> notifiers.Notice | None:
         """What a delivery tells people; None when it has nothing to tell them any more."""
-        body, settings = delivery.body, self.settings
-        record = self.runtime.ledger.wait(body["wait_id"]) if body.get("wait_id") else None
-        if record is not None and body["kind"] != "dead_letter" and record.wait.closed_at is not None:
-            # It was answered while this notice was on its way.
-            return None
-        base = settings.base_url.rstrip("/") if settings.base_url else None
-        return notifiers.Notice(
-            id=delivery.id, kind=body["kind"], intent_id=delivery.intent_id, wait_id=body.get("wait_id"),
-            to=tuple(body.get("to", ())), title=body["title"], text=_notice_text(body, delivery.intent_id),
-            url=f"{base}/intents/{delivery.intent_id}" if base else None, at=moment(body["at"], "at"),
-        )  # fmt: skip
+        return notices.notice(self.runtime, delivery)
 
     def _send_completion(self, delivery: Delivery) -> None:
         child = self.runtime.ledger.intent(delivery.intent_id)
@@ -504,20 +493,6 @@ class Axme(People):
         where = {k: routed[k] for k in ("queue", "exchange", "routing_key") if k in routed}
         expires = record.wait.request["poll_every_seconds"] if record is not None else None
         self.app.send_task(beat.POLL_TASK, (delivery.body["wait_id"],), expires=expires, ignore_result=True, **where)
-
-
-def _notice_text(body: JsonDict, intent_id: str) -> str:
-    first = {
-        "wait_opened": "Your decision is needed",
-        "reminder": f"Reminder {body.get('number', 1)}: your decision is still needed",
-        "escalation": "This was escalated to you: a decision is needed",
-        "delegated": "This was left to you: your decision is needed",
-        "reassigned": "This was assigned to you: your decision is needed",
-    }.get(body["kind"], body["kind"])
-    if body["kind"] == "dead_letter":
-        return f"{body['reason']}\nIntent {intent_id} ({body['type']}): see it with `axme-celery show {intent_id}`."
-    until = f"\nIt waits until {body['timeout_at']}." if body.get("timeout_at") else ""
-    return f"{first}: {body['title']}\nIntent {intent_id} ({body['type']}).{until}"
 
 
 def _leg_task_of(base: Any) -> type:

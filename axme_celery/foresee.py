@@ -21,9 +21,7 @@ assert CALLS.keys() == WAIT_TASKS.keys()
 TO_COME = "to come"
 
 
-def open_node(
-    rt: Runtime, intent: Intent, leg: Leg, given: Any, on: lifecycle.Occasion
-) -> tuple[Wait, Change | None]:
+def open_node(rt: Runtime, intent: Intent, leg: Leg, given: Any, on: lifecycle.Occasion) -> tuple[Wait, Change | None]:
     """The wait that this node opens, and the child intent that is its agent's.
 
     given: the result of what it follows: part of the context a person sees, the id of a tool's job, the first argument

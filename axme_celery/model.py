@@ -374,6 +374,8 @@ class DeadLetter:
     replayed_as: str | None = None
     closed_by: str | None = None
     closed_at: datetime | None = None
+    #: In the words of whoever closed it.
+    closed_reason: str | None = None
 
 
 class Fence(NamedTuple):
@@ -425,11 +427,13 @@ class Change:
     #: Links issued (None, link), and used up (as loaded, as it is now).
     links: tuple[tuple[Link | None, Link], ...] = ()
     dead: tuple[DeadLetter, ...] = ()
-    #: A dead letter closed by this: (id, state, replayed_as, closed_by).
-    closes: tuple[tuple[str, str, str | None, str | None], ...] = ()
+    #: A dead letter closed by this: (id, state, replayed_as, closed_by, closed_reason).
+    closes: tuple[tuple[str, str, str | None, str | None, str | None], ...] = ()
     #: Pipelines: joins made or passed, and those of which one more member has arrived.
     joins: tuple[tuple[Join | None, Join], ...] = ()
     counts: tuple[str, ...] = ()
+    #: (join, how many members it has so far): it gets one more.
+    grows: tuple[tuple[str, int], ...] = ()
     #: Everything else of the intent ends with this.
     rest: Rest | None = None
     #: (from, to): what was recorded of one leg is another's from here on.

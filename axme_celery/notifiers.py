@@ -12,9 +12,10 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from html import escape
 from typing import TYPE_CHECKING, Literal
 
 from .config import Settings
@@ -32,13 +33,16 @@ SMTP_TIMEOUT_SECONDS = 20
 _log = logging.getLogger("axme_celery.notices")
 
 
+Kind = Literal["wait_opened", "reminder", "escalation", "delegated", "reassigned", "dead_letter", "message"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Notice:
     """One thing to tell somebody."""
 
     #: The same on every try, so that whoever hears it twice can tell.
     id: str
-    kind: Literal["wait_opened", "reminder", "escalation", "delegated", "reassigned", "dead_letter", "message"]
+    kind: Kind
     intent_id: str
     #: The wait it is about; None for a dead letter.
     wait_id: str | None
@@ -52,6 +56,9 @@ class Notice:
     url: str | None
     #: When it arose, UTC.
     at: datetime
+    #: (assignee) -> a link by which this one alone may answer without signing in; None where there is none. Whoever has
+    #: it is taken for them: send it to nobody else, and write it to no log. Made when it is asked for.
+    link: Callable[[str], str | None] = field(default=lambda who: None, repr=False, compare=False)
 
 
 Notifier = Callable[[Notice, Settings], None]
@@ -102,7 +109,7 @@ def log(notice: Notice, settings: Settings) -> None:
 
 
 def email(notice: Notice, settings: Settings) -> None:
-    """Send the notice as one mail to all its assignees who have an address.
+    """Send the notice to each of its assignees who has an address, as a mail of their own, with their own link.
 
     An assignee's address is what ``axme_contacts`` says, else the assignee itself where it contains "@".
     None in ``axme_contacts`` means: no mail for this one.
@@ -120,7 +127,7 @@ def email(notice: Notice, settings: Settings) -> None:
     if unknown:
         _log.warning("no e-mail address", extra={"notice": notice.id, "assignees": unknown})
     if addresses:
-        _send(_message(notice, settings.email_from, addresses), settings)
+        _send([_message(notice, settings.email_from, who, address) for who, address in addresses], settings)
 
 
 def webhook(notice: Notice, settings: Settings) -> None:
@@ -178,22 +185,22 @@ def _slack(text: str) -> str:
 _ADDRESS = re.compile(r'[^\s@<>,;:"()\[\]\\\x00-\x1f\x7f]{1,64}@[^\s@<>,;:"()\[\]\\\x00-\x1f\x7f]{1,255}')
 
 
-def _addresses(notice: Notice, settings: Settings) -> tuple[list[str], list[str]]:
-    """The addresses of the assignees, and the assignees who have none and are not exempt."""
-    addresses: dict[str, None] = {}
+def _addresses(notice: Notice, settings: Settings) -> tuple[list[tuple[str, str]], list[str]]:
+    """The assignees with their addresses, and those who have none and are not exempt."""
+    addresses: dict[str, str] = {}
     unknown = []
     for who in notice.to:
         address = settings.contacts.get(who, who if "@" in who else "")
         if address is None:
             continue
         if _ADDRESS.fullmatch(address):
-            addresses[address] = None
+            addresses[who] = address
         else:
             unknown.append(who)
-    return list(addresses), unknown
+    return list(addresses.items()), unknown
 
 
-def _message(notice: Notice, sender: str, addresses: list[str]) -> EmailMessage:
+def _message(notice: Notice, sender: str, who: str, address: str) -> EmailMessage:
     from email.message import EmailMessage
     from email.policy import SMTP
     from email.utils import format_datetime, parseaddr
@@ -201,28 +208,51 @@ def _message(notice: Notice, sender: str, addresses: list[str]) -> EmailMessage:
     domain = parseaddr(sender)[1].rpartition("@")[2] or "localhost"
     message = EmailMessage(policy=SMTP)
     message["From"] = sender
-    message["To"] = ", ".join(addresses)
+    message["To"] = address
     message["Subject"] = _line(notice.title)
     message["Date"] = format_datetime(notice.at)
-    # From the notice's id alone: a mail program that gets a second try shows one mail.
-    message["Message-ID"] = f"<{_token(notice.id)}@{domain}>"
+    # From the notice's id and the recipient alone: a mail program that gets a second try shows one mail.
+    message["Message-ID"] = f"<{_token(notice.id)}.{hashlib.sha256(who.encode()).hexdigest()[:12]}@{domain}>"
     if notice.wait_id:
         message["References"] = f"<{_token(notice.wait_id)}@{domain}>"  # reminders of one wait make one thread
     message["Auto-Submitted"] = "auto-generated"  # out-of-office replies stay away
-    parts = [notice.text, notice.url or "", f"Intent {notice.intent_id}"]
+    link = notice.link(who)
+    yours = f"Look at it and answer, without signing in:\n{link}\nThis link is for {_line(who)} alone." if link else ""
+    parts = [notice.text, yours or notice.url or "", f"Intent {notice.intent_id}"]
     message.set_content("\n\n".join(each for each in parts if each).replace("\0", "") + "\n")
+    message.add_alternative(_html(notice, who, link).replace("\0", ""), subtype="html")
     return message
+
+
+def _html(notice: Notice, who: str, link: str | None) -> str:
+    """The same for those whose mail program shows it: no images, nothing from elsewhere."""
+    where = link or notice.url
+    button = (
+        f'<p><a href="{escape(where)}" style="display:inline-block;padding:12px 20px;background:#0b5cad;color:#ffffff;'
+        f'text-decoration:none;border-radius:4px">{"Look at it and answer" if link else "Look at it"}</a></p>'
+        if where and where.startswith(("https://", "http://"))
+        else ""
+    )
+    yours = f"<p>This link is for {escape(_line(who))} alone: whoever has it answers as them.</p>" if link else ""
+    lines = "".join(f"<p>{escape(line)}</p>" for line in notice.text.splitlines() if line.strip())
+    return (
+        '<!doctype html><html lang="en"><body style="font-family:sans-serif;font-size:16px;line-height:1.5">'
+        f'<h1 style="font-size:20px">{escape(_line(notice.title))}</h1>{lines}{button}{yours}'
+        f'<p style="color:#555555;font-size:14px">Intent {escape(notice.intent_id)}</p></body></html>\n'
+    )
 
 
 def _token(id: str) -> str:
     return id if re.fullmatch(r"[A-Za-z0-9-]{1,64}", id) else hashlib.sha256(id.encode()).hexdigest()[:40]
 
 
-def _send(message: EmailMessage, settings: Settings) -> None:
+def _send(messages: Sequence[EmailMessage], settings: Settings) -> None:
+    """Send them over one connection. Raises ConnectionError where none was taken."""
     import smtplib
     import ssl
 
     host, port = settings.email_host or "", settings.email_port
+    refused: dict[str, str] = {}
     try:
         tls = ssl.create_default_context()
         server = (
@@ -235,13 +265,20 @@ def _send(message: EmailMessage, settings: Settings) -> None:
                 server.starttls(context=tls)
             if settings.email_username:
                 server.login(settings.email_username, settings.email_password or "")
-            refused = server.send_message(message)
+            for message in messages:
+                try:
+                    server.send_message(message)
+                except smtplib.SMTPRecipientsRefused as wrong:
+                    refused[str(message["To"])] = str(wrong)
     except (smtplib.SMTPException, OSError) as wrong:
         raise ConnectionError(
-            f"mail {message['Message-ID']} was not taken by {host}:{port}: {_line(str(wrong))}"
+            f"mail {messages[0]['Message-ID']} was not taken by {host}:{port}: {_line(str(wrong))}"
         ) from wrong
+    if len(refused) == len(messages):
+        why = _line(next(iter(refused.values())))
+        raise ConnectionError(f"mail {messages[0]['Message-ID']} was not taken by {host}:{port}: {why}")
     if refused:
         # Others have it. Trying again would send it to them again, and be refused again.
         _log.error(
-            "mail refused for some", extra={"message_id": str(message["Message-ID"]), "refused": sorted(refused)}
+            "mail refused for some", extra={"message_id": str(messages[0]["Message-ID"]), "refused": sorted(refused)}
         )

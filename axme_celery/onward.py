@@ -93,7 +93,12 @@ def come_to_rest(rt: Runtime, intent_id: str) -> None:
     def decide() -> Sequence[Change]:
         # The intent first: whatever moves it between the two looks makes this change stale.
         intent = rt.ledger.intent(intent_id)
-        if intent is None or intent.status.is_final or intent.status is Status.WAITING or not rt.ledger.rests(intent_id):
+        if (
+            intent is None
+            or intent.status.is_final
+            or intent.status is Status.WAITING
+            or not rt.ledger.rests(intent_id)
+        ):
             return ()
         return [lifecycle.rest(intent, rt.ledger.open_waits(intent_id), on=occasion(rt))]
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from . import answer, handover, inbox
+from . import answer, bulk, handover, inbox
 from .durations import Duration
 from .handle import IntentHandle
 from .ports import Runtime
@@ -51,6 +51,22 @@ class People:
                 expected_hash=expected_hash, via=via,
             )
         )  # fmt: skip
+
+    def answer_many(
+        self,
+        waits: Sequence[Any],
+        outcome: str,
+        *,
+        by: str,
+        comment: str | None = None,
+        groups: Collection[str] | None = None,
+    ) -> list[bulk.Row]:
+        """One answer to many waits of one kind that were opened with ``bulk=True``; each is decided on its own.
+
+        Returns a row for each, in order, with what became of it: ``error`` is None where the answer was taken.
+        Raises BadInput for waits of several kinds, for more than 200, or twice the same.
+        """
+        return bulk.answer(self.runtime, [_id(w) for w in waits], outcome, by=by, comment=comment, groups=groups)
 
     def delegate(
         self, wait: Any, to: str, *, by: str, reason: str | None = None, groups: Collection[str] | None = None

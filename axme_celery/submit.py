@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from . import lifecycle
+from . import again, lifecycle
 from .beats import announce, occasion
 from .begin import Gate as Gate
 from .begin import Submission as Submission
@@ -159,7 +159,7 @@ def cancel(rt: Runtime, intent_id: str, *, reason: str, by: str | None) -> Inten
     return _intent_of(carry_out(rt, decide))
 
 
-def replay(rt: Runtime, id: str, *, by: str | None) -> Intent:
+def replay(rt: Runtime, id: str, *, by: str | None, reason: str | None = None) -> Intent:
     """Start a dead letter (or an intent that failed, timed out or was canceled) again as a new intent.
 
     The new one starts from the finished steps and answered waits of the old one.
@@ -185,64 +185,70 @@ def replay(rt: Runtime, id: str, *, by: str | None) -> Intent:
             f"dead letter {done.id} of intent {intent.id} was already replayed by {done.closed_by}, as intent "
             f"{done.replayed_as}; fork the intent if its work is to be done once more"
         )
-    return _repeat(rt, intent, before=None, by=by, letters=[x for x in letters if x.state == "OPEN"])
+    return _repeat(rt, intent, before=None, by=by, reason=reason, letters=[x for x in letters if x.state == "OPEN"])
 
 
-def fork(rt: Runtime, intent_id: str, *, before: str, by: str | None) -> Intent:
+def fork(rt: Runtime, intent_id: str, *, before: str, by: str | None, reason: str | None = None) -> Intent:
     """A new intent with the recorded work of another up to (not including) a step or wait.
 
     before: a step's name, or "name#2" for its second call; also a wait's ("wait_for_human#1").
     Raises NotFound when nothing of that name was recorded.
     """
     _who(by)
-    return _repeat(rt, _known(rt, intent_id), before=before, by=by, letters=[])
+    return _repeat(rt, _known(rt, intent_id), before=before, by=by, reason=reason, letters=[])
 
 
-def discard(rt: Runtime, dead_letter_id: str, *, by: str | None) -> None:
+def discard(rt: Runtime, dead_letter_id: str, *, by: str | None, reason: str | None = None) -> None:
     """Close a dead letter without replaying it."""
     _who(by)
     letter = rt.ledger.dead_letter(dead_letter_id)
     if letter is None:
         raise NotFound("dead letter", dead_letter_id)
     try:
-        rt.ledger.commit(Change(closes=((letter.id, "DISCARDED", None, by),)))
+        rt.ledger.commit(Change(closes=((letter.id, "DISCARDED", None, by, _why(reason)),)))
     except StaleChange:
         raise BadInput(f"dead letter {letter.id} was already {letter.state.lower()} by {letter.closed_by}") from None
 
 
-def unpark(rt: Runtime, intent_id: str, *, accept_drift: bool, by: str) -> Intent:
+def unpark(rt: Runtime, intent_id: str, *, accept_drift: bool, by: str, reason: str | None = None) -> Intent:
     """Let the parked legs of an intent go on: with the code as it is now, or after a roll-back.
 
     Raises BadInput when none of its legs is parked.
     """
     _who(by)
+    done: list[Intent] = []
 
     def decide() -> Sequence[Change]:
         intent = _known(rt, intent_id)
-        parked = [leg for leg in rt.ledger.legs(intent_id) if leg.status is LegStatus.PARKED]
         if intent.status.is_final:
             raise IntentEnded(intent.id, intent.status.value, intent.ended_at)
+        parked = [leg for leg in rt.ledger.legs(intent_id) if leg.status is LegStatus.PARKED]
+        if not parked and done:
+            return ()
         if not parked:
             raise BadInput(f"no leg of intent {intent_id} is parked; it is {intent.status.value}")
-        change = lifecycle.unpark(intent, parked[0], accept_drift=accept_drift, by=by, on=occasion(rt))
+        change = lifecycle.unpark(
+            intent, parked[0], accept_drift=accept_drift, by=by, reason=_why(reason), on=occasion(rt)
+        )
         letters = [x for x in _open_letters(rt, intent_id) if x.leg_id == parked[0].id]
-        return [replace(change, closes=tuple((x.id, "REPLAYED", intent_id, by) for x in letters))]
+        return [replace(change, closes=tuple((x.id, "REPLAYED", intent_id, by, _why(reason)) for x in letters))]
 
-    return _intent_of(carry_out(rt, decide))
+    # One by one: each is a line in the intent's history.
+    while changes := carry_out(rt, decide):
+        done.append(_intent_of(changes))
+    return done[-1]
 
 
-def _repeat(rt: Runtime, old: Intent, *, before: str | None, by: str | None, letters: Sequence[DeadLetter]) -> Intent:
-    leg = rt.ledger.legs(old.id)[0]
-    checkpoints, waits = rt.ledger.checkpoints(old.id), rt.ledger.waits(old.id)
-    if before is None:
-        position = lifecycle.replay_from(checkpoints, waits)
-    else:
-        position = _position(old, before, checkpoints, waits)
-
-    on = occasion(rt)
-    intent_id, leg_id = rt.new_id(), rt.new_id()
-    options = {k: v for k, v in (leg.signature.get("options") or {}).items() if k not in _OF_ONE_LIFE}
-    signature = {**leg.signature, "options": {**options, "task_id": leg_id}}
+def _repeat(
+    rt: Runtime,
+    old: Intent,
+    *,
+    before: str | None,
+    by: str | None,
+    reason: str | None,
+    letters: Sequence[DeadLetter],
+) -> Intent:
+    on, intent_id = occasion(rt), rt.new_id()
     span = None if old.deadline_at is None else old.deadline_at - old.created_at
     intent = replace(
         old,
@@ -250,12 +256,26 @@ def _repeat(rt: Runtime, old: Intent, *, before: str | None, by: str | None, let
         deadline_at=None if span is None else on.now + span, created_at=on.now, updated_at=on.now, ended_at=None,
         requester=by or old.requester, parent_wait_id=None, replay_of=old.id, handler=None, head_hash="",
     )  # fmt: skip
+    legs = rt.ledger.legs(old.id)
+    if again.is_pipeline(legs):
+        found = again.recorded(rt, old.id, legs)
+        cut = None if before is None else again.cut_before(old, found, before)
+        return again.repeat(rt, old, intent, found, cut, letters, by=by, reason=_why(reason))
+    (leg,) = legs
+    checkpoints, waits = rt.ledger.checkpoints(old.id), rt.ledger.waits(old.id)
+    if before is None:
+        position = lifecycle.replay_from(checkpoints, waits)
+    else:
+        position = _position(old, before, checkpoints, waits)
+    leg_id = rt.new_id()
+    options = {k: v for k, v in (leg.signature.get("options") or {}).items() if k not in _OF_ONE_LIFE}
+    signature = {**leg.signature, "options": {**options, "task_id": leg_id}}
     new = Leg(
         id=leg_id, intent_id=intent_id, task=leg.task, signature=signature, max_attempts=leg.max_attempts,
         on_drift=leg.on_drift, created_at=on.now, in_chord=leg.in_chord,
     )  # fmt: skip
-    change = lifecycle.repeat(intent, new, checkpoints, waits, upto=position, on=on)
-    change = replace(change, closes=tuple((x.id, "REPLAYED", intent_id, by) for x in letters))
+    change = lifecycle.repeat(intent, new, checkpoints, waits, upto=position, by=by, reason=_why(reason), on=on)
+    change = replace(change, closes=tuple((x.id, "REPLAYED", intent_id, by, _why(reason)) for x in letters))
     try:
         (change,) = rt.ledger.commit(change)
     except StaleChange:
@@ -282,6 +302,10 @@ def _position(old: Intent, before: str, checkpoints: Sequence[Checkpoint], waits
 
 def _open_letters(rt: Runtime, intent_id: str) -> list[DeadLetter]:
     return [x for x in rt.ledger.dead_letters_of(intent_id) if x.state == "OPEN"]
+
+
+def _why(reason: str | None) -> str | None:
+    return None if reason is None else text(reason, "reason", longest=2000)
 
 
 def _who(by: str | None) -> None:

@@ -150,7 +150,11 @@ class _Reader:
         if name == "chord" and self._is_celerys(node.func, name) and node.args:
             yield self._use("chord", node, self._tasks(node.args[0]))
         elif name == "chain" and self._is_celerys(node.func, name):
-            links = node.args[0].elts if len(node.args) == 1 and isinstance(node.args[0], ast.List | ast.Tuple) else node.args
+            links = (
+                node.args[0].elts
+                if len(node.args) == 1 and isinstance(node.args[0], ast.List | ast.Tuple)
+                else node.args
+            )
             yield from self._chain(node, list(links))
         elif name == "retry" and isinstance(node.func, ast.Attribute):
             task = self._enclosing(within)

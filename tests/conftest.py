@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -23,6 +24,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "rabbitmq_url" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("rabbitmq"))
+
+
+def pytest_configure() -> None:
+    # A shell starts what it puts in the background with SIGINT ignored, and every process started here would inherit
+    # that: those that are to be interrupted would never end.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:

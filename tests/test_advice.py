@@ -102,7 +102,11 @@ def test_the_worst_come_first():
 
 def test_what_to_do_first_goes_from_the_smallest_step_to_the_largest():
     """Install; name what doubles; name what loses; submit what is put together; steps."""
-    tasks = [TaskFacts(name="mail.remind"), TaskFacts(name="reports.fetch"), TaskFacts(name="reports.total", retries=True)]
+    tasks = [
+        TaskFacts(name="mail.remind"),
+        TaskFacts(name="reports.fetch"),
+        TaskFacts(name="reports.total", retries=True),
+    ]
     uses = (
         Use(kind="countdown", tasks=("mail.remind",), place="v.py:1", seconds=90000.0),
         Use(kind="chord", tasks=("reports.fetch",), place="r.py:2"),

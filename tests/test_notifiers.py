@@ -77,21 +77,67 @@ def read(data: bytes):
     return email.message_from_bytes(data, policy=mail_policy)
 
 
-def test_one_mail_reaches_all_who_have_an_address():
+def plain(message) -> str:
+    return message.get_body(("plain",)).get_content().replace("\r\n", "\n")
+
+
+def html(message) -> str:
+    return message.get_body(("html",)).get_content()
+
+
+def test_everybody_who_has_an_address_gets_a_mail_of_their_own():
     """The mapped name and the address; with the question, its text and where to answer."""
     with SmtpSink().running() as sink:
         notifiers.email(NOTICE, mail_settings(sink.port))
 
-    (mail,) = sink.mails
-    assert (mail.sender, mail.recipients) == ("bot@example.org", ["ana@example.com", "ben@example.com"])
-    message = read(mail.data)
-    assert message["From"] == "Intents <bot@example.org>"
-    assert message["To"] == "ana@example.com, ben@example.com"
-    assert message["Subject"] == "Publish the report? Ä"
-    assert message["Date"].datetime == NOTICE.at
-    assert message["Auto-Submitted"] == "auto-generated"
-    text = message.get_content().replace("\r\n", "\n")
-    assert NOTICE.text in text and NOTICE.url in text and NOTICE.intent_id in text
+    assert [mail.recipients for mail in sink.mails] == [["ana@example.com"], ["ben@example.com"]]
+    for mail in sink.mails:
+        message = read(mail.data)
+        assert (mail.sender, message["From"]) == ("bot@example.org", "Intents <bot@example.org>")
+        assert [message["To"]] == mail.recipients
+        assert message["Subject"] == "Publish the report? Ä"
+        assert message["Date"].datetime == NOTICE.at
+        assert message["Auto-Submitted"] == "auto-generated"
+        assert NOTICE.text in plain(message) and NOTICE.url in plain(message) and NOTICE.intent_id in plain(message)
+        assert "<p>50 pages, 12 MB.</p>" in html(message) and f'href="{NOTICE.url}"' in html(message)
+
+
+def test_each_mail_has_the_link_of_its_recipient_and_no_other():
+    """Whoever has a link is taken for the one it is for."""
+    with SmtpSink().running() as sink:
+        notifiers.email(changed(link=lambda who: f"https://i.example/a/axa_{who}&x"), mail_settings(sink.port))
+
+    ana, ben = (read(mail.data) for mail in sink.mails)
+    assert "https://i.example/a/axa_ana&x\nThis link is for ana alone." in plain(ana)
+    assert 'href="https://i.example/a/axa_ana&amp;x"' in html(ana)
+    assert "axa_ben" not in plain(ana) + html(ana)
+    assert "axa_ben@example.com" in plain(ben) and "axa_ana" not in plain(ben) + html(ben)
+    assert NOTICE.url not in plain(ana)
+
+
+def test_nobodys_link_gets_into_a_log_or_a_chat(caplog):
+    """Many read those."""
+    asked = []
+    secretive = changed(link=lambda who: asked.append(who) or "https://i.example/a/axa_secret")
+    with HttpSink(status("200 OK")).running() as sink, caplog.at_level(logging.DEBUG):
+        notifiers.log(secretive, Settings())
+        notifiers.webhook(secretive, hook_settings(sink.port))
+
+    assert asked == []
+    assert "axa_" not in repr(secretive) + caplog.text + str(sink.requests)
+
+
+def test_what_a_mail_shows_cannot_bring_along_markup():
+    """Titles and texts come from outside; a URL that is none is no button."""
+    hostile = changed(
+        title='<img src=x onerror="alert(1)">', text="</p><script>alert(1)</script>\n\"&'", url="javascript:alert(1)"
+    )
+    with SmtpSink().running() as sink:
+        notifiers.email(hostile, mail_settings(sink.port))
+
+    shown = html(read(sink.mails[0].data))
+    assert "<script" not in shown and "<img" not in shown and "javascript:" not in shown
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown
 
 
 def test_a_second_try_sends_a_mail_that_is_recognised_as_the_same():
@@ -100,11 +146,11 @@ def test_a_second_try_sends_a_mail_that_is_recognised_as_the_same():
         for notice in (NOTICE, NOTICE, changed(id="other")):
             notifiers.email(notice, mail_settings(sink.port))
 
-    first, again, other = (read(mail.data) for mail in sink.mails)
-    assert first["Message-ID"] == again["Message-ID"] == f"<{NOTICE.id}@example.org>"
-    assert first.as_bytes() == again.as_bytes()
-    assert other["Message-ID"] == "<other@example.org>"
-    assert first["References"] == other["References"] == f"<{NOTICE.wait_id}@example.org>"
+    ana, ben, ana_again, ben_again, other, _ = (read(mail.data) for mail in sink.mails)
+    assert ana["Message-ID"] == ana_again["Message-ID"] != ben["Message-ID"] == ben_again["Message-ID"]
+    assert ana["Message-ID"].startswith(f"<{NOTICE.id}.") and ana["Message-ID"].endswith("@example.org>")
+    assert other["Message-ID"].startswith("<other.")
+    assert ana["References"] == other["References"] == f"<{NOTICE.wait_id}@example.org>"
 
 
 def test_nothing_in_a_notice_can_add_a_header_or_a_recipient():
@@ -133,8 +179,7 @@ def test_nothing_in_a_notice_can_add_a_header_or_a_recipient():
     assert mail.recipients == ["ben@example.com"]
     message = read(mail.data)
     assert sorted(message.keys()) == sorted(
-        ["From", "To", "Subject", "Date", "Message-ID", "References", "Auto-Submitted", "Content-Type",
-         "Content-Transfer-Encoding", "MIME-Version"]
+        ["From", "To", "Subject", "Date", "Message-ID", "References", "Auto-Submitted", "Content-Type", "MIME-Version"]
     )  # fmt: skip
     assert message["Subject"] == "Pay Bcc: eve@evil.example body"
     assert message["To"] == "ben@example.com"

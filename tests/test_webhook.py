@@ -79,7 +79,7 @@ def test_a_thin_body_says_where_to_look_and_no_more():
 
 def test_what_is_signed_verifies_with_the_library_receivers_use():
     body = webhook.body(EVENT, thin=False)
-    headers = webhook.headers(EVENT, SUB, body, NOW)
+    headers = webhook.headers(EVENT, SUB, body, datetime.now(UTC))
 
     assert Webhook(SUB.secret).verify(body, headers)["data"]["seq"] == 7
     assert headers["webhook-id"] == "msg-1"
@@ -93,21 +93,22 @@ def test_a_secret_somebody_chose_is_its_own_bytes():
     sub = replace(SUB, secret="correct horse battery staple")
     body = webhook.body(EVENT, thin=False)
 
-    Webhook(base64.b64encode(sub.secret.encode()).decode()).verify(body, webhook.headers(EVENT, sub, body, NOW))
+    headers = webhook.headers(EVENT, sub, body, datetime.now(UTC))
+    Webhook(base64.b64encode(sub.secret.encode()).decode()).verify(body, headers)
 
 
 def test_during_a_rotation_both_secrets_verify_and_afterwards_only_the_new():
     body, old = webhook.body(EVENT, thin=False), webhook.new_secret()
-    sub = replace(SUB, old_secret=old, old_secret_until=NOW + timedelta(hours=1))
-    during = webhook.headers(EVENT, sub, body, NOW)
-    after = webhook.headers(EVENT, replace(sub, old_secret_until=NOW), body, NOW)
+    sub = replace(SUB, old_secret=old, old_secret_until=datetime.now(UTC) + timedelta(hours=1))
+    during = webhook.headers(EVENT, sub, body, datetime.now(UTC))
+    after = webhook.headers(EVENT, replace(sub, old_secret_until=NOW), body, datetime.now(UTC))
 
     for secret in (SUB.secret, old):
         Webhook(secret).verify(body, during)
     Webhook(SUB.secret).verify(body, after)
     with pytest.raises(WebhookVerificationError):
         Webhook(old).verify(body, after)
-    by_old = webhook.headers(EVENT, sub, body, NOW, by_old=True)["X-Axme-Signature"]
+    by_old = webhook.headers(EVENT, sub, body, datetime.now(UTC), by_old=True)["X-Axme-Signature"]
     assert by_old == "sha256=" + hmac.new(old.encode(), body, hashlib.sha256).hexdigest()
 
 

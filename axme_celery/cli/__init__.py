@@ -34,10 +34,14 @@ VERBS = {
     "replay": ".intents:replay",
     "fork": ".intents:fork",
     "unpark": ".intents:unpark",
-    "inbox": ".answers:inbox",
+    "inbox": ".inbox:inbox",
     "answer": ".answers:answer",
     "approve": ".answers:approve",
     "reject": ".answers:reject",
+    "bulk": ".people:bulk",
+    "delegate": ".people:delegate",
+    "reassign": ".people:reassign",
+    "extend": ".people:extend",
     "complete-tool": ".answers:complete_tool",
     "scenarios": ".scenarios:scenarios",
     "dead-letters": ".dead_letters:dead_letters",
@@ -101,7 +105,8 @@ def exit_code(refusal: Exception) -> int:
             return 4
         case (
             errors.WaitClosed()
-            | errors.ShownChanged() | errors.LinkInvalid()
+            | errors.ShownChanged()
+            | errors.LinkInvalid()
             | errors.IntentEnded()
             | errors.KeyConflict()
             | errors.StaleChange()

@@ -1,4 +1,4 @@
-"""Verbs that close waits: inbox, answer, approve, reject, complete-tool."""
+"""Verbs that close waits: answer, approve, reject, complete-tool."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import click
 
 from . import documents
 from .arguments import JSON
-from .output import ago, note, print_json, print_table
-from .project import by_option, json_option, limit_option, with_axme
+from .output import print_json
+from .people import group_option
+from .project import by_option, json_option, with_axme
 
 if TYPE_CHECKING:
     from ..extension import Axme
@@ -19,33 +20,11 @@ if TYPE_CHECKING:
 NO = ("rejected", "denied", "declined", "failed")
 
 
-@click.command(short_help="List the open waits of people.")
-@click.option(
-    "--owner", "owners", multiple=True, metavar="NAME", help="A person or group; may be several. All, if none."
-)
-@limit_option(50)
-@json_option
-@with_axme
-def inbox(axme: Axme, owners: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """List the waits that are open for these people and groups, the oldest first."""
-    ledger = axme.runtime.ledger
-    waits = ledger.inbox(owners, None, limit + 1)
-    if as_json:
-        print_json([documents.record(wait) for wait in waits[:limit]])
-    else:
-        now = ledger.now(fresh=True)
-        rows = [
-            (w.id, w.title, ", ".join(w.to), ago(w.opened_at, now), w.timeout_at, "|".join(w.request["outcomes"]))
-            for w in waits[:limit]
-        ]
-        print_table(("WAIT", "TITLE", "FOR", "SINCE", "UNTIL", "OUTCOMES"), rows, "nobody waits for an answer")
-    if len(waits) > limit:
-        note(f"there are more than {limit}; say --limit, or --owner")
-
-
 def _answer_options(verb: Any) -> Any:
     for option in (
         json_option,
+        click.option("--hash", "expected", metavar="HASH", help="Refuse (code 5) if WAIT shows something else by now."),
+        group_option,
         click.option("--data", type=JSON, help="The form, as JSON; @file reads a file, @- standard input."),
         click.option("--comment", metavar="TEXT", help="Words that go with it."),
         by_option,
@@ -59,30 +38,30 @@ def _answer_options(verb: Any) -> Any:
 @_answer_options
 @click.argument("outcome")
 @with_axme
-def answer(axme: Axme, wait: str, outcome: str, by: str, comment: str | None, data: Any, as_json: bool) -> None:
+def answer(axme: Axme, wait: str, outcome: str, by: str, **answered: Any) -> None:
     """Answer WAIT with OUTCOME. The first committed answer wins; a later one is told who was first (code 5).
 
     WAIT is the id of a wait, or of an intent with exactly one that is open.
     """
-    _answer(axme, _wait(axme, wait), outcome, by, comment, data, as_json)
+    _answer(axme, _wait(axme, wait), outcome, by, **answered)
 
 
 @click.command(short_help="Answer a person's wait with the outcome that says yes.")
 @_answer_options
 @with_axme
-def approve(axme: Axme, wait: str, by: str, comment: str | None, data: Any, as_json: bool) -> None:
+def approve(axme: Axme, wait: str, by: str, **answered: Any) -> None:
     """Answer WAIT with its first outcome, the one that says yes: approved, confirmed, submitted, ...
 
     WAIT is the id of a wait, or of an intent with exactly one that is open.
     """
     found = _wait(axme, wait)
-    _answer(axme, found, _outcomes(found)[0], by, comment, data, as_json)
+    _answer(axme, found, _outcomes(found)[0], by, **answered)
 
 
 @click.command(short_help="Answer a person's wait with the outcome that says no.")
 @_answer_options
 @with_axme
-def reject(axme: Axme, wait: str, by: str, comment: str | None, data: Any, as_json: bool) -> None:
+def reject(axme: Axme, wait: str, by: str, **answered: Any) -> None:
     """Answer WAIT with its outcome that says no: rejected, denied, declined or failed.
 
     WAIT is the id of a wait, or of an intent with exactly one that is open.
@@ -96,7 +75,7 @@ def reject(axme: Axme, wait: str, by: str, comment: str | None, data: Any, as_js
             f"wait {found.id} has no outcome that says no, only {', '.join(_outcomes(found))}; "
             f"give one of these with answer, or cancel intent {found.intent_id}"
         )
-    _answer(axme, found, saying_no[0], by, comment, data, as_json)
+    _answer(axme, found, saying_no[0], by, **answered)
 
 
 @click.command("complete-tool", short_help="Report that a tool's job is done, or has failed.")
@@ -135,8 +114,21 @@ def _outcomes(wait: Wait) -> list[str]:
     return outcomes
 
 
-def _answer(axme: Axme, wait: Wait, outcome: str, by: str, comment: str | None, data: Any, as_json: bool) -> None:
-    intent = axme.answer(wait.id, outcome, by=by, comment=comment, data=data)
+def _answer(
+    axme: Axme,
+    wait: Wait,
+    outcome: str,
+    by: str,
+    *,
+    comment: str | None,
+    data: Any,
+    groups: tuple[str, ...],
+    expected: str | None,
+    as_json: bool,
+) -> None:
+    intent = axme.answer(
+        wait.id, outcome, by=by, comment=comment, data=data, groups=groups or None, expected_hash=expected
+    )
     if as_json:
         print_json(documents.intent(intent, whole=True))
         return

@@ -72,4 +72,19 @@ def _number(value: Any) -> Any:
         return value
 
 
-JSON, DURATION, SINCE = JsonValue(), DurationValue(), Since()
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only
+    """A moment: ISO 8601 with its offset."""
+
+    name = "WHEN"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        from ..durations import moment
+        from ..errors import BadInput
+
+        try:
+            return moment(value, "the moment")
+        except BadInput as refused:
+            self.fail(str(refused), param, ctx)
+
+
+JSON, DURATION, SINCE, MOMENT = JsonValue(), DurationValue(), Since(), Moment()

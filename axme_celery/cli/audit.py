@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from . import documents
 from .arguments import SINCE
-from .output import as_json as plain
 from .output import note, print_json, text_of
 from .project import json_option, with_axme
 
@@ -23,13 +18,6 @@ if TYPE_CHECKING:
     from ..ports import Ledger
 
 PAGE = 200
-
-COLUMNS = (
-    "intent_id", "seq", "at", "type", "status", "waiting_reason", "actor", "leg_id", "details", "prev_hash", "hash",
-)  # fmt: skip
-
-#: A cell that begins with one of these is a formula to a spreadsheet.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @click.group(short_help="Verify and export the history.")
@@ -46,7 +34,6 @@ def verify(axme: Axme, intent_ids: tuple[str, ...], as_json: bool) -> None:
 
     Names the first bad event of each that does not hold, and then ends with 1.
     """
-    from .. import audit as chain
     from ..errors import AxmeError
 
     ledger = axme.runtime.ledger
@@ -56,10 +43,7 @@ def verify(axme: Axme, intent_ids: tuple[str, ...], as_json: bool) -> None:
         checked += 1
         keyed = [event.hash.startswith("h:") for event in events]
         not_keyed += not all(keyed)
-        if any(keyed) and key is None:
-            wrong: str | None = f"intent {intent.id} is sealed with axme_secret_key, which is not set here"
-        else:
-            wrong = chain.verify(intent, events, key)
+        wrong = _wrong(axme, intent, events)
         if wrong is not None:
             bad[intent.id] = wrong
             if not as_json:
@@ -81,35 +65,44 @@ def verify(axme: Axme, intent_ids: tuple[str, ...], as_json: bool) -> None:
 )  # fmt: skip
 @click.option("--intent", "intent_ids", metavar="ID", multiple=True, help="Only of this intent; may be several.")
 @click.option("--since", type=SINCE, help='Only of intents submitted since: "90d", or 2026-10-31T18:00:00Z.')
+@click.option("--verify/--no-verify", "check", default=True, show_default=True, help="Check each history as it is read.")
 @with_axme
-def export(axme: Axme, form: str, intent_ids: tuple[str, ...], since: float | datetime | None) -> None:
+def export(axme: Axme, form: str, intent_ids: tuple[str, ...], since: float | datetime | None, check: bool) -> None:
     """Print the history to standard output, the newest intent first, its events in order.
+
+    Histories that were altered are printed like the others, named on standard error, and then it ends with 1.
 
     In CSV a cell that a spreadsheet would take for a formula begins with an apostrophe.
     """
+    from ..errors import AxmeError
+    from ..export import csv_lines, jsonl
+
     ledger = axme.runtime.ledger
     if isinstance(since, float):
         since = ledger.now(fresh=True) - timedelta(seconds=since)
-    rows = (
-        documents.record(event)
-        for intent in _intents(ledger, intent_ids, since)
-        for event in _events(ledger, intent.id)
-    )
+    bad, read = 0, 0
     if form == "csv":
-        writer = csv.writer(sys.stdout)
-        writer.writerow(COLUMNS)
-        writer.writerows([_cell(row[name]) for name in COLUMNS] for row in rows)
-    else:
-        for row in rows:
-            click.echo(json.dumps(row, default=plain))
+        click.echo("".join(csv_lines(())), nl=False)
+    for intent, events in _histories(ledger, _intents(ledger, intent_ids, since)):
+        read += 1
+        for line in csv_lines(events, heading=False) if form == "csv" else jsonl(events):
+            click.echo(line, nl=form != "csv")
+        wrong = _wrong(axme, intent, events) if check else None
+        if wrong is not None:
+            bad += 1
+            note(text_of(wrong))
+    if bad:
+        raise AxmeError(f"the history of {bad} of {read} intents is not what was written")
 
 
-def _cell(value: Any) -> Any:
-    if isinstance(value, dict):
-        value = json.dumps(value, default=plain, ensure_ascii=False)
-    elif isinstance(value, datetime):
-        return value.isoformat()
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+def _wrong(axme: Axme, intent: Intent, events: Sequence[Event]) -> str | None:
+    """What is wrong with a history; None when it holds."""
+    from .. import audit as chain
+
+    key = axme.settings.secret_key.encode() if axme.settings.secret_key else None
+    if key is None and any(event.hash.startswith("h:") for event in events):
+        return f"intent {intent.id} is sealed with axme_secret_key, which is not set here"
+    return chain.verify(intent, events, key)
 
 
 def _intents(ledger: Ledger, intent_ids: Sequence[str], since: datetime | None) -> Iterator[Intent]:

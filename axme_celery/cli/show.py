@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LONGEST = 200
 
 
-@click.command(short_help="Show one intent: facts, legs, steps, waits, history.")
+@click.command(short_help="Show one intent: facts, legs, steps, waits, history; or one wait.")
 @click.argument("intent_id", metavar="ID")
 @limit_option(100)
 @json_option
@@ -30,8 +30,16 @@ LONGEST = 200
 def show(axme: Axme, intent_id: str, limit: int, as_json: bool) -> None:
     """Show intent ID: its facts, legs, steps, waits (open ones first) and history.
 
+    For the id of a wait: what is asked, of whom, who has said what, and what happens when nobody does.
+
     --limit is for steps and history, of which the last so many are shown; --json has all of them.
     """
+    record = axme.runtime.ledger.wait(intent_id)
+    if record is not None:
+        from .inbox import show_wait
+
+        show_wait(axme, record, as_json=as_json)
+        return
     intent = axme.intent(intent_id)
     legs, steps, waits, events = intent.legs(), intent.steps(), _open_first(intent.waits()), intent.events()
     progress = intent.progress()

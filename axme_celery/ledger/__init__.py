@@ -47,13 +47,13 @@ from .keys import KeyShelf
 from .mailboxes import SqlMailboxes
 from .people import Desks
 from .plans import PlanShelf
-from .views import Views
+from .views import SqlViews
 from .write import CallersConnection, hold_run, proof_of, put_checkpoint, seal, sheet_of, with_fanout
 
 T = TypeVar("T")
 
 
-class SqlLedger(KeyShelf, PlanShelf, Views):
+class SqlLedger(KeyShelf, PlanShelf):
     """The ledger at one database URL. Connects on first use; safe across fork.
 
     ``clock`` replaces the database's own time (tests move it). ``secret`` makes the audit chain a keyed one.
@@ -67,6 +67,8 @@ class SqlLedger(KeyShelf, PlanShelf, Views):
         self.mailboxes = SqlMailboxes(self._access, self._is_sqlite)
         #: Inboxes, and the links that lead to a wait.
         self.desks = Desks(self._access)
+        #: What pages ask.
+        self.views = SqlViews(self._access, self._is_sqlite)
         #: Requests already answered, and messages.
         self.exchange = SqlExchange(self._access, self._is_sqlite)
         if clock is not None:
@@ -117,7 +119,7 @@ class SqlLedger(KeyShelf, PlanShelf, Views):
         cannot be reached. With ``connection`` it writes into the caller's transaction and commits nothing; what
         else its database raises there is the caller's to see.
         """
-        if connection is None and len(changes) == 1 and changes[0].fence is not None and changes[0].checkpoints:
+        if connection is None and len(changes) == 1 and changes[0].fence is not None and not changes[0].legs:
             self._record(changes[0])
             return changes
         sealed = [seal(change, self._secret) for change in changes]

@@ -60,6 +60,15 @@ FILTERS = ("status", "type", "waiting_reason", "key", "requester", "correlation_
 
 def intents(c: Connection, filters: JsonDict, after: tuple[datetime, str] | None, limit: int) -> list[Intent]:
     """Newest first; ``after`` is the (created_at, id) of the last one seen."""
+    query = intents_query(filters)
+    if after is not None:
+        query = query.where(tuple_(t.intents.c.created_at, t.intents.c.id) < tuple_(*after))
+    query = query.order_by(t.intents.c.created_at.desc(), t.intents.c.id.desc()).limit(limit)
+    return _all(c, Intent, query)
+
+
+def intents_query(filters: JsonDict) -> Select[Any]:
+    """Intents that pass these filters, in no order yet."""
     query = select(*columns(Intent))
     for name in FILTERS:
         wanted = filters.get(name)
@@ -74,10 +83,7 @@ def intents(c: Connection, filters: JsonDict, after: tuple[datetime, str] | None
         query = query.where(t.intents.c.created_at >= filters["created_since"])
     if filters.get("created_before") is not None:
         query = query.where(t.intents.c.created_at <= filters["created_before"])
-    if after is not None:
-        query = query.where(tuple_(t.intents.c.created_at, t.intents.c.id) < tuple_(*after))
-    query = query.order_by(t.intents.c.created_at.desc(), t.intents.c.id.desc()).limit(limit)
-    return _all(c, Intent, query)
+    return query
 
 
 def legs(c: Connection, intent_id: str, limit: int | None = None) -> list[Leg]:

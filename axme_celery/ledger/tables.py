@@ -116,9 +116,7 @@ Index(
     postgresql_where=_SENT, sqlite_where=_SENT,
 )  # fmt: skip
 _THREADED = text("threaded")
-Index(
-    "axme_intents_threads", intents.c.updated_at, intents.c.id, postgresql_where=_THREADED, sqlite_where=_THREADED
-)
+Index("axme_intents_threads", intents.c.updated_at, intents.c.id, postgresql_where=_THREADED, sqlite_where=_THREADED)
 Index("axme_intents_deadline", intents.c.deadline_at, postgresql_where=_OPEN_INTENT, sqlite_where=_OPEN_INTENT)
 Index("axme_intents_ended", intents.c.ended_at, postgresql_where=_ENDED_INTENT, sqlite_where=_ENDED_INTENT)
 
@@ -332,6 +330,7 @@ dead_letters = Table(
     Column("replayed_as", String(36)),
     Column("closed_by", String(255)),
     Column("closed_at", Moment),
+    Column("closed_reason", Text),
 )
 Index("axme_dead_letters_by_state", dead_letters.c.state, dead_letters.c.id)
 Index("axme_dead_letters_by_intent", dead_letters.c.intent_id)

@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, literal_column, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    DateTime,
+    Integer,
+    Select,
+    cast,
+    exists,
+    extract,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+)
 
+from ..model import DeadLetter, Delivery, Intent, JsonDict
 from . import tables as t
 from .access import Access
+from .read import intents_query
+from .rows import columns, to_record
 
 #: Ids in one ``IN``: databases bind only so many values.
 _MANY = 1000
-#: An inbox longer than this is a list nobody reads to its end; beyond it, changes show at the next look.
-INBOX_ROWS = 500
+#: Counts stop here: nobody tells 10,000 from 10,001, and counting a million takes a while.
+MOST_COUNTED = 10_000
+#: Rows whose durations a chart is made of, at most.
+CHART_ROWS = 5000
+_OPEN: ColumnElement[str] = literal_column("'OPEN'")
+_HUMAN: ColumnElement[str] = literal_column("'HUMAN'")
 
 
-class Views:
-    """Questions of pages; one of a ledger's parts."""
+class SqlViews:
+    """Questions of pages; promises are those of the ``Views`` port."""
 
     def __init__(self, access: Access, is_sqlite: bool) -> None:
         self._access = access
@@ -36,14 +59,137 @@ class Views:
 
         return self._access.ask(ask) if intent_ids else {}
 
-    def inbox_marks(self, names: Sequence[str]) -> list[tuple[Any, ...]]:
-        """What of an inbox's waits can change while they are open; of everybody's, without names."""
+    def find_intents(self, filters: JsonDict, after: tuple[datetime, str] | None, limit: int) -> list[Intent]:
+        """As ``intents``, and with the filter "find": an id of it or of a leg, a key, correlation id, type or tag."""
+        query = intents_query(filters)
+        words = filters.get("find")
+        if words:
+            c = t.intents.c
+            of_leg = select(t.legs.c.intent_id).where(t.legs.c.id == words)
+            tagged = select(t.tags.c.intent_id).where(t.tags.c.tag == words)
+            same = [c.id == words, c.key == words, c.correlation_id == words, c.type == words, c.requester == words]
+            query = query.where(or_(*same, c.id.in_(of_leg), c.id.in_(tagged)))
+        if after is not None:
+            query = query.where(tuple_(t.intents.c.created_at, t.intents.c.id) < tuple_(*after))
+        query = query.order_by(t.intents.c.created_at.desc(), t.intents.c.id.desc()).limit(limit)
+        return self._access.ask(lambda c: [to_record(Intent, row) for row in c.execute(query).mappings()])
+
+    def count_by_status(self, owner: str | None) -> dict[str, int]:
+        """How many intents there are in each status, at most 10,000 of each."""
+        c = t.intents.c
+        statuses = ("SUBMITTED", "DELIVERED", "ACKNOWLEDGED", "IN_PROGRESS", "WAITING", "COMPLETED", "FAILED",
+                    "CANCELED", "TIMED_OUT")  # fmt: skip
+        found = {status: self._count(select(c.id).where(c.status == status, *_owned(owner))) for status in statuses}
+        return {status: count for status, count in found.items() if count}
+
+    def letter_groups(self, owner: str | None) -> list[JsonDict]:
+        """Open dead letters by kind and code, the largest group first: their number, the newest moment and reason."""
+        c = t.dead_letters.c
+        newest = func.max(c.id)
+        grouped = select(c.kind, c.code, func.count().label("count"), newest.label("newest"))
+        query = grouped.where(c.state == _OPEN, *_of_owner(c.intent_id, owner)).group_by(c.kind, c.code)
+
+        def ask(connection: Connection) -> list[JsonDict]:
+            groups = [dict(row) for row in connection.execute(query.order_by(func.count().desc()).limit(200)).mappings()]
+            letters = select(*columns(DeadLetter)).where(c.id.in_([group["newest"] for group in groups]))
+            by_id = {row["id"]: to_record(DeadLetter, row) for row in connection.execute(letters).mappings()}
+            return [{**group, "newest": by_id[group["newest"]]} for group in groups if group["newest"] in by_id]
+
+        return self._access.ask(ask)
+
+    def find_letters(
+        self, filters: JsonDict, owner: str | None, after: str | None, limit: int
+    ) -> list[tuple[DeadLetter, Intent | None]]:
+        """Dead letters with their intents, newest first; filters: state, kind, code."""
+        c = t.dead_letters.c
+        query = select(*columns(DeadLetter, "d_"), *columns(Intent, "i_")).select_from(t.dead_letters)
+        query = query.outerjoin(t.intents, t.intents.c.id == c.intent_id).where(*_owned(owner))
+        for name in ("state", "kind", "code"):
+            if filters.get(name):
+                query = query.where(c[name] == filters[name])
+        if after is not None:
+            query = query.where(c.id < after)
+        query = query.order_by(c.id.desc()).limit(limit)
+
+        def ask(connection: Connection) -> list[tuple[DeadLetter, Intent | None]]:
+            rows = connection.execute(query).mappings()
+            return [
+                (to_record(DeadLetter, row, "d_"), to_record(Intent, row, "i_") if row["i_id"] else None) for row in rows
+            ]
+
+        return self._access.ask(ask)
+
+    def count_letters(self, owner: str | None) -> int:
+        """How many dead letters are open."""
+        c = t.dead_letters.c
+        return self._count(select(c.id).where(c.state == _OPEN, *_of_owner(c.intent_id, owner)))
+
+    def find_deliveries(
+        self, filters: JsonDict, owner: str | None, after: tuple[datetime, str] | None, limit: int
+    ) -> list[Delivery]:
+        """What waits in the outbox, the next to leave first; filters: kind, failing (has failed before), due_at."""
+        c = t.outbox.c
+        query = select(*columns(Delivery)).where(*_of_owner(c.intent_id, owner))
+        if filters.get("kind"):
+            query = query.where(c.kind == filters["kind"])
+        if filters.get("failing"):
+            query = query.where(c.attempts > 0)
+        if filters.get("due_at") is not None:
+            query = query.where(c.next_at <= filters["due_at"])
+        if after is not None:
+            query = query.where(tuple_(c.next_at, c.id) > tuple_(literal(after[0], t.Moment()), literal(after[1])))
+        query = query.order_by(c.next_at, c.id).limit(limit)
+        return self._access.ask(lambda conn: [to_record(Delivery, row) for row in conn.execute(query).mappings()])
+
+    def throughput(self, since: datetime, bucket_seconds: int, owner: str | None) -> list[tuple[int, str, int]]:
+        """Intents by when they were submitted or ended: (start of the bucket in epoch seconds, what, how many)."""
+        c = t.intents.c
+
+        def ask(connection: Connection) -> list[tuple[int, str, int]]:
+            found: list[tuple[int, str, int]] = []
+            for what, moment in ((literal("SUBMITTED"), c.created_at), (c.status, c.ended_at)):
+                bucket = _bucket(connection, moment, bucket_seconds)
+                query = select(bucket.label("at"), what.label("what"), func.count().label("many"))
+                query = query.where(moment >= since, *_owned(owner)).group_by("at", "what")
+                found += [(int(row.at), str(row.what), int(row.many)) for row in connection.execute(query)]
+            return found
+
+        return self._access.ask(ask)
+
+    def waited(self, since: datetime, owner: str | None) -> list[tuple[datetime, datetime, str]]:
+        """Human waits that closed since then: (opened, closed, status), the newest first, at most 5,000."""
         c = t.waits.c
-        query = select(c.id, c.timeout_at, c.votes, c.to).where(
-            c.status == literal_column("'OPEN'"), c.kind == literal_column("'HUMAN'")
+        query = (
+            select(c.opened_at, c.closed_at, c.status)
+            .where(c.kind == _HUMAN, c.closed_at >= since, *_of_owner(c.intent_id, owner))
+            .order_by(c.closed_at.desc())
+            .limit(CHART_ROWS)
         )
-        if names:
-            mine = and_(t.wait_owners.c.wait_id == c.id, t.wait_owners.c.owner.in_(list(names)))
-            query = query.where(exists().where(mine))
-        query = query.order_by(c.opened_at, c.id).limit(INBOX_ROWS)
-        return self._access.ask(lambda connection: [tuple(row) for row in connection.execute(query)])
+        return self._access.ask(lambda conn: [tuple(row) for row in conn.execute(query)])
+
+    def _count(self, query: Select[Any]) -> int:
+        counted = select(func.count()).select_from(query.limit(MOST_COUNTED).subquery())
+        return self._access.ask(lambda c: int(c.scalar(counted) or 0))
+
+
+def _owned(owner: str | None) -> list[ColumnElement[bool]]:
+    """Of this owner; of the whole house, without one."""
+    return [] if owner is None else [t.intents.c.owner == owner]
+
+
+def _of_owner(intent_id: ColumnElement[Any], owner: str | None) -> list[ColumnElement[bool]]:
+    """The same where the intent is not selected too."""
+    if owner is None:
+        return []
+    return [exists().where(t.intents.c.id == intent_id, t.intents.c.owner == owner)]
+
+
+def _bucket(connection: Connection, moment: ColumnElement[Any], seconds: int) -> ColumnElement[Any]:
+    if connection.dialect.name == "sqlite":
+        epoch: ColumnElement[Any] = cast(func.strftime("%s", moment), Integer)
+    else:
+        epoch = cast(func.floor(extract("epoch", cast(moment, DateTime(timezone=True)))), Integer)
+    return epoch - epoch % seconds
+
+
+__all__ = ["MOST_COUNTED", "SqlViews"]

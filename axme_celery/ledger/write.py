@@ -139,6 +139,10 @@ class Sheet:
         """One more member of this join arrives."""
         self._counts.append(join_id)
 
+    def grow(self, join_id: str, size: int) -> None:
+        """A join of so many members gets one more; it must not have all of them yet."""
+        self._add(statements.grow(self._is_sqlite), {"id": join_id, "is_size": size}, f"join {join_id} has moved on")
+
     def close_rest(self, prepared: Prepared, row: Row) -> None:
         """Run a statement that closes what is open, however many rows those are, and after what else is written of them."""
         self._in_order = True
@@ -306,6 +310,8 @@ def _joins(sheet: Sheet, change: Change) -> None:
         )
     for join_id in change.counts:
         sheet.count(join_id)
+    for join_id, size in change.grows:
+        sheet.grow(join_id, size)
 
 
 def _but_counter(columns: Row) -> Row:
@@ -389,10 +395,10 @@ def _early(sheet: Sheet, change: Change) -> None:
 def _dead(sheet: Sheet, change: Change, now: datetime) -> None:
     for letter in change.dead:
         sheet.insert_new(t.dead_letters, to_row(letter))
-    for letter_id, state, replayed_as, closed_by in change.closes:
+    for letter_id, state, replayed_as, closed_by, reason in change.closes:
         sheet.update(
             t.dead_letters,
-            {"state": state, "replayed_as": replayed_as, "closed_by": closed_by, "closed_at": now},
+            {"state": state, "replayed_as": replayed_as, "closed_by": closed_by, "closed_at": now, "closed_reason": reason},
             {"id": letter_id, "state": "OPEN"},
             f"dead letter {letter_id} is no longer open",
         )
@@ -430,7 +436,7 @@ def proof_of(sealed: Iterable[Sealed]) -> Callable[[Connection], bool]:
         for was_join, join in change.joins:
             if was_join is not None:
                 return _join_is_there(join)
-        for letter_id, *closed in change.closes:
+        for letter_id, *closed, _ in change.closes:
             return _letter_is_closed(letter_id, closed)
     return lambda connection: False
 

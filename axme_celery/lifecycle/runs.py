@@ -53,6 +53,52 @@ def submit_plan(
 ) -> Change:
     """A new intent with a pipeline: every leg and join is written, and the first ones start."""
     created, story = _submitted(intent, legs[0], len(legs), on)
+    change = _with_new(story, legs, joins, turns, on=on)
+    return replace(change, was=None, before=0, events=(created, *change.events))
+
+
+def replace_leg(
+    intent: Intent,
+    leg: Leg,
+    before: Leg,
+    legs: Sequence[Leg],
+    joins: Sequence[Join],
+    turns: Sequence[Turn],
+    *,
+    on: Occasion,
+) -> Change:
+    """A running leg puts others in its place.
+
+    before: the leg under which stays what it recorded itself.
+    legs:   what takes its place, among them the leg itself as what it is to be from here on.
+    """
+    story = Story(intent, on.now)
+    story.tell("intent.leg_replaced", actor=leg.worker, leg_id=leg.id, run=leg.run, task=leg.task, legs=len(legs))
+    change = _with_new(story, legs, joins, turns, on=on)
+    pairs = tuple((leg if now.id == leg.id else None, now) for _, now in change.legs)
+    return replace(change, legs=(*pairs, (None, before)), moves=((leg.id, before.id),))
+
+
+def add_member(
+    intent: Intent,
+    join_id: str,
+    size: int,
+    legs: Sequence[Leg],
+    joins: Sequence[Join],
+    turns: Sequence[Turn],
+    *,
+    on: Occasion,
+) -> Change:
+    """A running member of a join adds another. ``size``: how many the join has had so far."""
+    story = Story(intent, on.now)
+    story.tell("intent.leg_added", leg_id=legs[0].id, task=legs[0].task)
+    return replace(_with_new(story, legs, joins, turns, on=on), grows=((join_id, size),))
+
+
+def _with_new(
+    story: Story, legs: Sequence[Leg], joins: Sequence[Join], turns: Sequence[Turn], *, on: Occasion
+) -> Change:
+    """New legs and joins, of which some start now."""
     rows, started, first = Rows(), Rows(), {turn.leg.id for turn in turns}
     take(story, started, turns, at=on.now, busy=False, on=on)
     there = {leg.id for _, leg in started.legs}
@@ -61,8 +107,7 @@ def submit_plan(
     rows.legs += [(None, leg) for _, leg in started.legs]
     rows.joins = [(None, join) for join in joins]
     rows.waits, rows.outbox, rows.dead, rows.rest = started.waits, started.outbox, started.dead, started.rest
-    change = rows.change(story)
-    return replace(change, was=None, before=0, events=(created, *change.events))
+    return rows.change(story)
 
 
 def _submitted(intent: Intent, leg: Leg, legs: int | None, on: Occasion) -> tuple[Event, Story]:
@@ -88,10 +133,12 @@ def repeat(
     waits: Sequence[Wait],
     *,
     upto: int | None,
+    by: str | None = None,
+    reason: str | None = None,
     on: Occasion,
 ) -> Change:
     """A new intent that starts from recorded work: journal entries before position ``upto``, or all (None)."""
-    change = submit(intent, leg, start_at=None, on=on)
+    change = told_why(submit(intent, leg, start_at=None, on=on), by=by, reason=reason)
     # Run 0: before every run of this leg. An operator who accepts drift in it accepts what came before.
     kept = tuple(replace(c, leg_id=leg.id, run=0) for c in checkpoints if upto is None or c.position < upto)
     kept_waits = tuple(
@@ -110,6 +157,13 @@ def repeat(
         checkpoints=kept,
         waits=kept_waits,
     )
+
+
+def told_why(change: Change, *, by: str | None, reason: str | None) -> Change:
+    """The change that makes an intent, its first event telling who wanted it and why."""
+    first, *others = change.events
+    told = first.details | present(reason=reason)
+    return replace(change, events=(replace(first, actor=by or first.actor, details=told), *others))
 
 
 def replay_from(checkpoints: Sequence[Checkpoint], waits: Sequence[Wait]) -> int | None:
@@ -219,7 +273,13 @@ def hand_back(intent: Intent, leg: Leg, *, on: Occasion) -> Change:
 
 
 def lose(
-    intent: Intent, leg: Leg, run: int, *, cause: str, fallout: Callable[[JsonDict], Fallout] | None = None, on: Occasion
+    intent: Intent,
+    leg: Leg,
+    run: int,
+    *,
+    cause: str,
+    fallout: Callable[[JsonDict], Fallout] | None = None,
+    on: Occasion,
 ) -> Change:
     """The worker of this run is dead or silent: run the leg again, or give up after ``max_attempts``."""
     if leg.status is not LegStatus.RUNNING or leg.run != run:
@@ -263,7 +323,9 @@ def park(intent: Intent, leg: Leg, *, code: str, reason: str, on: Occasion) -> C
     return story.change(legs=((leg, parked),), outbox=(notice,), dead=(dead,))
 
 
-def unpark(intent: Intent, leg: Leg, *, accept_drift: bool, by: str, on: Occasion) -> Change:
+def unpark(
+    intent: Intent, leg: Leg, *, accept_drift: bool, by: str, reason: str | None = None, on: Occasion
+) -> Change:
     """An operator lets a parked leg go on: with the code as it is (accept_drift), or after a roll-back."""
     if leg.status is not LegStatus.PARKED:
         raise StaleChange(f"leg {leg.id} is {leg.status.value}, not PARKED")
@@ -271,7 +333,7 @@ def unpark(intent: Intent, leg: Leg, *, accept_drift: bool, by: str, on: Occasio
     if accept_drift:
         queued = replace(queued, drift_accepted_run=queued.run)
     story = Story(intent, on.now)
-    story.tell("intent.unparked", actor=by, leg_id=leg.id, run=queued.run, accept_drift=accept_drift)
+    story.tell("intent.unparked", actor=by, leg_id=leg.id, run=queued.run, accept_drift=accept_drift, reason=reason)
     return story.change(legs=((leg, queued),), outbox=(leg_delivery(queued, on.new_id(), on.now),))
 
 

@@ -235,7 +235,13 @@ class Stage:
             return False
         # First, so that what lies beyond the tracker's horizon is found at its moment and not at the next sweep.
         refill(rt)
-        done = full_joins(rt) + lapsed_leases(rt) + agents.lapsed_leases(rt) + due_timers(rt) + undelivered(rt, self._senders)
+        done = (
+            full_joins(rt)
+            + lapsed_leases(rt)
+            + agents.lapsed_leases(rt)
+            + due_timers(rt)
+            + undelivered(rt, self._senders)
+        )
         done += lost_messages(rt) + early_answers(rt)
         return done > 0
 

@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import random
 import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
+from .. import inbox as inboxes
 from ..beats import INBOXES
 from ..errors import AxmeError, TrackerUnavailable
 from ..model import Event
@@ -136,12 +138,13 @@ class Hub:
                 yield due
                 told = self._wait(topic, heard, min(beat_seconds, max(0.0, until - time.monotonic())))
 
-    def inbox(self, names: Sequence[str], last: str = "") -> Iterator[str | None]:
+    def inbox(self, by: str, groups: Collection[str], owner: str | None, last: str = "") -> Iterator[str | None]:
         """The version of an inbox, each time it has become another one than ``last``; None for a heartbeat.
 
-        names: whose it is, a person and their groups; none: everybody's.
+        by, groups: whose it is.
+        owner:      only what belongs to that one's intents.
         """
-        with self._joined("\n".join(sorted(names)), _Inbox) as topic:
+        with self._joined(json.dumps([by, sorted(groups), owner]), _Inbox) as topic:
             until = time.monotonic() + LIFE_SECONDS * random.uniform(0.8, 1.2)
             since = time.monotonic()
             while not self._closing and time.monotonic() < until:
@@ -200,7 +203,7 @@ class Hub:
                     self._looker = None
                     return
             try:
-                moved = self._runtime().ledger.seqs([t.name for t in topics if isinstance(t, _Events)])
+                moved = self._runtime().ledger.views.seqs([t.name for t in topics if isinstance(t, _Events)])
                 for topic in topics:
                     topic.look(moved)
             except AxmeError as error:
@@ -344,16 +347,12 @@ class _Inbox(_Topic):
         with self._reading:
             if self._read_at < since:
                 self._read_at = time.monotonic()
-                self._version = inbox_version(self.rt, self._names)
+                self._version = inbox_version(self.rt, *json.loads(self.name))
             return self._version
 
     def look(self, moved: dict[str, int]) -> None:
-        if self._version and inbox_version(self.rt, self._names) != self._version:
+        if self._version and inbox_version(self.rt, *json.loads(self.name)) != self._version:
             self._hear(self.heard + 1)
-
-    @property
-    def _names(self) -> list[str]:
-        return self.name.split("\n") if self.name else []
 
 
 class _Mailbox(_Topic):
@@ -367,9 +366,11 @@ class _Mailbox(_Topic):
         self._hear(self.rt.ledger.mailboxes.cursor(self.name))
 
 
-def inbox_version(rt: Runtime, names: Sequence[str]) -> str:
-    """A short text that is another one whenever something in the inbox is."""
-    return hashlib.sha256(repr(rt.ledger.inbox_marks(names)).encode()).hexdigest()[:16]
+def inbox_version(rt: Runtime, by: str, groups: Collection[str], owner: str | None) -> str:
+    """A short text that is another one whenever something in the inbox is, as far as anybody reads it."""
+    items = inboxes.page(rt, inboxes.query(rt, by, groups, owner=owner), limit=inboxes.LONGEST_PAGE).items
+    marks = [(item.wait.id, item.wait.timeout_at, item.wait.votes, item.wait.to) for item in items]
+    return hashlib.sha256(repr(marks).encode()).hexdigest()[:16]
 
 
 __all__ = ["Full", "Hub", "Seat", "close_all", "inbox_version"]

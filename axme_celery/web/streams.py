@@ -48,13 +48,14 @@ def inbox() -> Response:
     """The version of one's own inbox, each time it changes."""
     actor = need()
     last = request.headers.get("Last-Event-ID", "")
-    return stream(actor, lambda: _inbox_said(house().live.inbox(sorted(actor.names), last)))
+    return stream(actor, lambda: _inbox_said(house().live.inbox(actor.id, actor.groups, actor.owner, last)))
 
 
 @blueprint.get("/inbox/state")
 def inbox_state() -> Response:
     """The same for whoever polls."""
-    version = inbox_version(house().rt, sorted(need().names))
+    actor = need()
+    version = inbox_version(house().rt, actor.id, actor.groups, actor.owner)
     return _state(version, {"version": version})
 
 

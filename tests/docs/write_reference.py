@@ -28,9 +28,6 @@ from .pages import ROOT
 WRITER = "tests.docs.write_reference"
 REFERENCE, COMMANDS = "docs/reference.md", "docs/cli.md"
 
-#: Settings that are read and checked and that no code acts on yet; a test fails when one of them is used.
-NOT_YET = ("axme_redact",)
-
 #: What a task calls; what holds an intent; what it gives back.
 INSIDE = ("step", "current_step", "wait_for_human", "wait_for_tool", "wait_for_time", "wait_for_agent", "callback_url")
 INSIDE_TOO = ("current_intent", "progress")
@@ -41,13 +38,8 @@ RECORDS = (model.Decision, model.Event, model.Leg, model.Checkpoint, model.Wait,
 
 
 def settings() -> str:
-    """Every setting that acts."""
-    return _table(key for key, _, _ in Settings.documented() if key not in NOT_YET)
-
-
-def settings_not_yet() -> str:
-    """Those that are kept for later."""
-    return _table(NOT_YET)
+    """Every setting."""
+    return _table(key for key, _, _ in Settings.documented())
 
 
 def _table(keys: Any) -> str:
@@ -261,7 +253,6 @@ def verbs() -> list[str]:
 PAGES: dict[str, Parts] = {
     REFERENCE: {
         "settings": settings,
-        "settings not yet": settings_not_yet,
         "Axme": extension,
         "Intent": intent,
         "inside": inside,

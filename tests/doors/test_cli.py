@@ -18,6 +18,7 @@ from .command_line import CELERY, ROOT, SCRIPT, desk_fixture, read_until  # noqa
 #: What issue and design name, and no verb of what does not exist yet.
 PROMISED = {
     *("demo", "dev", "migrate", "submit", "list", "show", "watch", "cancel", "replay", "fork", "unpark"),
+    *("bulk", "delegate", "reassign", "extend"),
     *("inbox", "answer", "approve", "reject", "complete-tool", "dead-letters", "sweep", "doctor", "prune", "audit"),
     *("keys", "web", "webhooks", "deliveries", "scenarios", "advise"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 
 import pytest
@@ -22,13 +23,15 @@ def test_the_inbox_lists_the_open_waits_of_an_owner(served):
         return [wait["title"] for wait in served.json("inbox", *words)]
 
     assert titles("--owner", me) == ["Mine?"]
-    assert titles("--owner", me, "--owner", us) == ["Mine?", "Ours?"]
-    assert titles("--owner", me, "--owner", us, "--limit", "1") == ["Mine?"]
+    assert titles("--owner", me, "--owner", us) == ["Ours?", "Mine?"], "one is wanted within two days"
+    assert titles("--owner", me, "--owner", us, "--limit", "1") == ["Ours?"]
+    assert titles("--owner", me, "--owner", us, "--sort", "opened") == ["Mine?", "Ours?"]
     (wait,) = served.json("inbox", "--owner", us)
     assert wait["intent_id"] == second.id and wait["to"] == [us, "others"] and wait["timeout_at"]
     assert wait["request"]["outcomes"] == ["approved", "rejected"]
     served.axme.answer(first.id, "approved", by="ana")
     assert titles("--owner", me) == []
+    assert titles("--owner", me, "--closed") == ["Mine?"]
 
 
 def test_the_inbox_is_a_table_for_people(served):
@@ -43,10 +46,14 @@ def test_the_inbox_is_a_table_for_people(served):
 
 def test_the_inbox_says_when_there_is_more_than_it_shows(served):
     me = uuid.uuid4().hex
-    for _ in range(2):
-        served.waiting("doors.ask", {"to": me})
+    for title in ("one", "two"):
+        served.waiting("doors.ask", {"to": me, "title": title})
 
-    assert "more than 1" in served.run("inbox", "--owner", me, "--limit", "1").stderr
+    first = served.run("inbox", "--owner", me, "--limit", "1", "--sort", "opened", "--json")
+    place = re.search(r"more than 1; say --after (\S+),", first.stderr)[1]
+    second = served.json("inbox", "--owner", me, "--limit", "1", "--sort", "opened", "--after", place)
+
+    assert [json.loads(first.stdout)[0]["title"], second[0]["title"]] == ["one", "two"]
 
 
 # -- answer --

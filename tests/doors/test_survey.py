@@ -145,7 +145,9 @@ def test_chords_chains_and_countdowns_are_found_where_they_are_written(facts):
 
 def advise(shop: Path, *words: str) -> str:
     """What the verb prints for a project, in a process of its own."""
-    ran = subprocess.run([*SCRIPT, "-A", "shop", "advise", *words], cwd=shop, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(
+        [*SCRIPT, "-A", "shop", "advise", *words], cwd=shop, capture_output=True, text=True, timeout=60
+    )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 

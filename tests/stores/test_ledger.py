@@ -187,9 +187,9 @@ def test_a_dead_letter_is_closed_once(ledger: SqlLedger) -> None:
     intent_id = submitted(ledger).intent.id
     letter = DeadLetter(id=uuid7(), kind="leg", intent_id=intent_id, code="x", reason="y", at=ledger.now())
     ledger.commit(Change(dead=(letter,)))
-    ledger.commit(Change(closes=((letter.id, "DISCARDED", None, "ana"),)))
+    ledger.commit(Change(closes=((letter.id, "DISCARDED", None, "ana", None),)))
 
-    refused(ledger, intent_id, Change(closes=((letter.id, "REPLAYED", uuid7(), "ben"),)))
+    refused(ledger, intent_id, Change(closes=((letter.id, "REPLAYED", uuid7(), "ben", None),)))
 
     closed = ledger.dead_letter(letter.id)
     assert closed is not None
@@ -801,7 +801,7 @@ def test_dead_letters_are_paged_newest_first(ledger: SqlLedger) -> None:
         for n in range(5)
     ]
     ledger.commit(Change(dead=tuple(letters)))
-    ledger.commit(Change(closes=((letters[4].id, "DISCARDED", None, "ana"),)))
+    ledger.commit(Change(closes=((letters[4].id, "DISCARDED", None, "ana", None),)))
 
     assert ledger.dead_letters("OPEN", None, 3) == [letters[3], letters[2], letters[1]]
     assert ledger.dead_letters("OPEN", letters[1].id, 3) == [letters[0]]
@@ -1086,7 +1086,7 @@ def test_a_database_that_is_away_is_a_clear_error(tmp_path: Path) -> None:
             lambda: ledger.intent("x"),  # noqa: B023
             lambda: ledger.id,  # noqa: B023
             lambda: ledger.revision(),  # noqa: B023
-            lambda: ledger.commit(Change(closes=(("x", "DISCARDED", None, None),))),  # noqa: B023
+            lambda: ledger.commit(Change(closes=(("x", "DISCARDED", None, None, None),))),  # noqa: B023
             lambda: ledger.outbox_settle(["x"]),  # noqa: B023
             lambda: ledger.transaction(lambda c: step_done("x").checkpoints[0], held("x")),  # noqa: B023
         ):

@@ -123,7 +123,7 @@ def a_discard(on: Lossy, n: int) -> tuple[Callable[[], object], Callable[[], Non
     intent_id = submitted(on.direct).intent.id
     letter = DeadLetter(id=uuid7(), kind="leg", intent_id=intent_id, code="x", reason="y", at=on.direct.now())
     on.direct.commit(Change(dead=(letter,)))
-    change = Change(closes=((letter.id, "DISCARDED", None, "ana"),))
+    change = Change(closes=((letter.id, "DISCARDED", None, "ana", None),))
 
     def check() -> None:
         kept = on.direct.dead_letter(letter.id)

@@ -48,6 +48,7 @@ def sign_in(web: Flask, make_key: Callable[..., str]) -> Callable[..., FlaskClie
     """``sign_in("ana", role=...)``: a browser without JavaScript in which they are signed in."""
 
     def enter(name: str, **more: Any) -> FlaskClient:
+        more.setdefault("role", "approver")
         client = web.test_client()
         answer = post(client, "/sign-in", {"secret": make_key(name, **more)}, page="/sign-in")
         assert answer.status_code == 303, answer.text

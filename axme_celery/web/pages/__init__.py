@@ -6,4 +6,5 @@ from flask import Blueprint
 
 blueprint = Blueprint("pages", __name__)
 
-from . import home, sign_in  # noqa: E402, F401  # which put their views on the blueprint
+# Each puts its views on the blueprint.
+from . import approvals, deliveries, inbox, intents, letters, overview, sign_in  # noqa: E402, F401

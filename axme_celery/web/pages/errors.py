@@ -48,7 +48,7 @@ def role_needed(error: RoleNeeded) -> Any:
 def refused(error: errors.AxmeError) -> Any:
     """A verb said no."""
     match error:
-        case errors.NotFound():
+        case errors.NotFound() | errors.LinkInvalid():
             return no_such()
         case errors.NotAllowed():
             return _said(403, "Not yours to do", str(error))

@@ -231,6 +231,7 @@ def _ledger() -> None:
         sa.Column("replayed_as", sa.String(36)),
         sa.Column("closed_by", sa.String(255)),
         sa.Column("closed_at", sa.DateTime(timezone=True)),
+        sa.Column("closed_reason", sa.Text()),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("axme_dead_letters_by_intent", "axme_dead_letters", ["intent_id"])

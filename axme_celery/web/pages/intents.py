@@ -1,0 +1,164 @@
+"""Intents: the list, and everything about one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import redirect, request, url_for
+from werkzeug import Response
+
+from ... import handover, submit
+from ...errors import BadInput, TrackerUnavailable
+from ...model import Checkpoint, Event, Intent, Leg, LegStatus, Progress, Status, Wait, WaitStatus
+from ...who import Role
+from .. import values
+from ..house import house, need, visible_intent
+from . import blueprint, timeline
+from .paging import LINES, cut, filters, place
+from .shown import address_with, page, part_wanted, reason_given, shown, visible
+
+#: Steps and events on one page; the command line and the exports have them all.
+MOST_STEPS = 200
+MOST_EVENTS = 300
+
+
+@blueprint.get("/intents")
+def intents() -> Any:
+    """Intents that pass the filters, newest first."""
+    actor = need()
+    ledger = house().rt.ledger
+    given = filters("find", "status", "type", "tag", "waiting_reason")
+    asked: dict[str, Any] = {name: value for name, value in given.items() if value}
+    asked["status"] = [each for each in given["status"].split(",") if each in list(Status)] or None
+    asked["owner"] = actor.owner
+    lines, older, first = cut(
+        ledger.views.find_intents(asked, place(), LINES + 1), lambda intent: (intent.created_at, intent.id)
+    )
+    return page(
+        "_intents_live.html" if part_wanted() else "intents.html",
+        tab="intents",
+        lines=lines,
+        older=older,
+        first=first,
+        given=given,
+        counts=ledger.views.count_by_status(actor.owner),
+        statuses=[each for each in Status if each is not Status.CREATED],
+    )
+
+
+@blueprint.get("/intents/<intent_id>")
+def intent(intent_id: str) -> Any:
+    """One intent: what it is, what it did, what it waits for, what it came to."""
+    actor = need()
+    found = visible_intent(intent_id, actor)
+    ledger = house().rt.ledger
+    legs, steps, waits = ledger.legs(found.id), ledger.checkpoints(found.id), ledger.waits(found.id)
+    events = ledger.events(found.id, max(0, found.seq - MOST_EVENTS), MOST_EVENTS)
+    now = ledger.now()
+    scale = "even" if request.args.get("scale") == "even" else "folded"
+    return page(
+        "_intent_live.html" if part_wanted() else "intent.html",
+        tab="intents",
+        intent=found,
+        legs=legs,
+        leg_names=_names_of(legs),
+        steps=[(step, values.rows(shown(step.value))) for step in steps[-MOST_STEPS:]],
+        steps_count=len(steps),
+        waits=sorted(waits, key=lambda wait: wait.status is not WaitStatus.OPEN),
+        events=[(event, _details(event)) for event in reversed(events)],
+        progress=_progress(legs),
+        chart=timeline.draw(legs, steps, waits, events, now, folded=scale == "folded"),
+        other_scale=address_with(scale="folded" if scale == "even" else "even"),
+        scale=scale,
+        payload=values.rows(shown(found.payload)),
+        result=values.rows(shown(found.result)) if found.status is Status.COMPLETED else None,
+        places=_places(steps, waits),
+        parked=[leg for leg in legs if leg.status is LegStatus.PARKED],
+        letters=[letter for letter in ledger.dead_letters_of(found.id) if letter.state == "OPEN"],
+        repeats=ledger.intents({"replay_of": found.id, "owner": actor.owner}, None, 20),
+    )
+
+
+@blueprint.post("/intents/<intent_id>/cancel")
+def cancel(intent_id: str) -> Response:
+    """End it."""
+    found, who = _for_operator(intent_id)
+    submit.cancel(house().rt, found.id, reason=reason_given(), by=who)
+    return _back(found.id)
+
+
+@blueprint.post("/intents/<intent_id>/extend")
+def extend(intent_id: str) -> Response:
+    """Put off its deadline."""
+    found, who = _for_operator(intent_id)
+    handover.extend(house().rt, found.id, request.form.get("duration", ""), by=who, reason=reason_given())
+    return _back(found.id)
+
+
+@blueprint.post("/intents/<intent_id>/unpark")
+def unpark(intent_id: str) -> Response:
+    """Let it go on where the code it was written for has changed."""
+    found, who = _for_operator(intent_id)
+    submit.unpark(
+        house().rt, found.id, accept_drift="accept_drift" in request.form, by=who, reason=reason_given()
+    )  # fmt: skip
+    return _back(found.id)
+
+
+@blueprint.post("/intents/<intent_id>/replay")
+def replay(intent_id: str) -> Response:
+    """Start it again as a new intent that keeps its finished work."""
+    found, who = _for_operator(intent_id)
+    return _back(submit.replay(house().rt, found.id, by=who, reason=reason_given()).id)
+
+
+@blueprint.post("/intents/<intent_id>/fork")
+def fork(intent_id: str) -> Response:
+    """Start a new one with its recorded work up to a place."""
+    found, who = _for_operator(intent_id)
+    before = request.form.get("before", "")
+    if not before:
+        raise BadInput("Choose the step or wait before which the new one is to begin.")
+    return _back(submit.fork(house().rt, found.id, before=before, by=who, reason=reason_given()).id)
+
+
+def _for_operator(intent_id: str) -> tuple[Intent, str]:
+    actor = need(Role.OPERATOR)
+    return visible_intent(intent_id, actor), actor.id
+
+
+def _back(intent_id: str) -> Response:
+    return redirect(url_for("axme.pages.intent", intent_id=intent_id), 303)
+
+
+def _names_of(legs: list[Leg]) -> dict[str, str]:
+    """What a leg is called where several of one task are listed."""
+    tasks = [leg.task for leg in legs]
+    return {
+        leg.id: leg.task if tasks.count(leg.task) == 1 else f"{leg.task} #{tasks[:n].count(leg.task) + 1}"
+        for n, leg in enumerate(legs)
+    }
+
+
+def _progress(legs: list[Leg]) -> dict[str, Progress]:
+    try:
+        return house().rt.tracker.progress([leg.id for leg in legs if not leg.status.is_final][:200])
+    except TrackerUnavailable:
+        return {}
+
+
+def _places(steps: list[Checkpoint], waits: list[Wait]) -> list[str]:
+    """Where a fork may begin: "name#n", in the order they came."""
+    recorded: list[Checkpoint | Wait] = [*steps, *waits]
+    places = [(each.leg_id, each.position, f"{each.name}#{each.nth}") for each in recorded]
+    return list(dict.fromkeys(name for _, _, name in sorted(places)))[:500]
+
+
+def _details(event: Event) -> str:
+    """What an event says besides its type, on one line."""
+    told = visible(event.details)
+    return "  ".join(
+        f"{name}: {each if isinstance(each, str) else values.brief(each)}"
+        for name, each in told.items()
+        if each is not None and name not in ("wait_id", "payload_hash")
+    )[:600]
