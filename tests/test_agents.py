@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -24,6 +27,7 @@ from axme_celery.lifecycle import GATE
 from axme_celery.model import LegStatus, Status, WaitStatus
 from axme_celery.parties import Addressed, Policy, address, policy
 from axme_celery.submit import submit
+from axme_celery.subscriptions import subscription_of_url
 
 BOT = "agent://acme/ops/bot"
 
@@ -529,3 +533,39 @@ def test_a_request_is_answered_once_and_remembered(rt, stage):
     exchange.drop("s")
     assert exchange.begin("s", "other", now, later) is None
     assert exchange.forget(now + timedelta(days=3)) == 2
+
+
+# -- push ---------------------------------------------------------------------------------------
+
+
+def test_an_agent_that_is_called_is_told_of_each_intent_once(stage, rt, send):
+    """Signed, with the intent's id; and again, should nobody begin it in time."""
+    url = "https://bot.example/hook"
+    verbs.register(rt, BOT, owner=None, delivery_mode="http", callback_url=url)
+    intent = send({"n": 1})
+    stage.axme.runtime.tracker.clear()
+    stage.pass_time("1m")
+
+    ((to, body, headers),) = stage.webhooks
+    told = json.loads(body)
+    assert (to, told["intent_id"], told["type"], told["data"]["payload"]) == (
+        url,
+        intent.id,
+        "intent.delivered",
+        {"n": 1},
+    )
+    secret = subscription_of_url(rt, url).secret
+    signed = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    assert headers["X-Axme-Signature"] == f"sha256={signed}"
+
+    stage.pass_time("21m")
+    assert len(stage.webhooks) == 2
+    verbs.complete(rt, intent.id, result={}, by=BOT)
+    stage.pass_time("3h")
+    assert len(stage.webhooks) == 2
+
+
+def test_an_agent_is_called_only_where_it_may_be(rt, stage):
+    """By https, at an address that is one."""
+    with pytest.raises(BadInput):
+        verbs.register(rt, BOT, owner=None, callback_url="ftp://bot.example/hook")
