@@ -230,9 +230,10 @@ def test_what_is_not_there_is_told_in_the_same_shape(web, make_key):
         assert answer.mimetype == "application/json"
 
 
-def test_what_breaks_says_nothing_of_itself(web, make_key, monkeypatch, axme):
+def test_what_breaks_says_nothing_of_itself(stage, make_key, monkeypatch):
     """A 500 has a request id, and no more; a ledger that is away is a 503 that says when to come back."""
-    headers, client = {"x-api-key": make_key("ops", role="operator")}, web.test_client()
+    headers = {"x-api-key": make_key("ops", role="operator")}
+    client = create_app(stage.axme, secret_key=SECRET).test_client()
     errors = {"the secret is 42": (RuntimeError, 500), "away": (LedgerUnavailable, 503)}
     for words, (kind, status) in errors.items():
 
