@@ -569,3 +569,41 @@ def test_an_agent_is_called_only_where_it_may_be(rt, stage):
     """By https, at an address that is one."""
     with pytest.raises(BadInput):
         verbs.register(rt, BOT, owner=None, callback_url="ftp://bot.example/hook")
+
+
+# -- in pipelines -----------------------------------------------------------------------------------
+
+
+def test_an_agent_is_a_node_of_a_pipeline(stage, rt, axme, listen):
+    """It is given the result before it, and what it answers goes on."""
+
+    @axme.app.task(name="double")
+    def double(number):
+        return number * 2
+
+    @axme.app.task(name="plus_one")
+    def plus_one(answer):
+        return answer["n"] + 1
+
+    intent = stage.submit(double.s(4) | wait_for_agent.s(BOT) | plus_one.s())
+    assert (intent.status, intent.waiting_reason) == (Status.WAITING, "WAITING_FOR_AGENT")
+    (handed,) = listen()
+    assert handed.intent.payload == '{"input":8}'
+    verbs.complete(rt, handed.intent.id, result={"n": 20}, by=BOT)
+    stage.run()
+    assert intent.refresh().result == 21
+
+
+def test_an_agent_that_fails_fails_its_pipeline(stage, rt, axme, listen):
+    """With its error."""
+
+    @axme.app.task(name="double")
+    def double(number):
+        return number * 2
+
+    intent = stage.submit(double.s(4) | wait_for_agent.s(BOT, {"asked": "outright"}))
+    (handed,) = listen()
+    assert handed.intent.payload == '{"asked":"outright"}'
+    verbs.complete(rt, handed.intent.id, error={"code": "no_disk", "message": "full"}, by=BOT)
+    stage.run()
+    assert (intent.refresh().status, intent.error["code"]) == (Status.FAILED, "agent_failed")
