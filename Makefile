@@ -47,10 +47,15 @@ bench: $(VENV)/.bench ## the benchmarks, written to docs/benchmarks.md
 celery-suite: $(VENV)/.test ## Celery's own tests without us and with us; ARGS=integration for those on a Redis, half an hour
 	$(BIN)/python -m tests.celery_suite $(ARGS)
 
+.PHONY: experiments
+experiments: $(VENV)/.test ## what kills do to plain Celery and to the same tasks here; written to docs/guarantees.md
+	$(BIN)/python -m tests.experiments $(ARGS)
+
 .PHONY: docs
 docs: $(VENV)/.test ## the parts of the pages that are written from the code
 	$(BIN)/python -m tests.docs.draw_lifecycle
 	$(BIN)/python -m tests.docs.write_reference
+	$(BIN)/python -m tests.migrating
 
 # -- what keeps the house in order --
 
@@ -90,9 +95,9 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.demo: INSTALL = -e '.[demo]'
-$(VENV)/.test: INSTALL = -e '.[web,gevent]' --group test
+$(VENV)/.test: INSTALL = -e '.[web,gevent,metrics]' --group test
 $(VENV)/.lint: INSTALL = -e '.[web]' --group lint
-$(VENV)/.bench: INSTALL = -e '.[web]' --group test --group bench
+$(VENV)/.bench: INSTALL = -e '.[web,metrics]' --group test --group bench
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: pyproject.toml | $(VENV)/.made
 	$(PIP) install --quiet $(INSTALL)

@@ -98,7 +98,7 @@ def new_intent(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> C
 def _new_pipeline(rt: Runtime, intent: Intent, work: Work, on: lifecycle.Occasion) -> Change:
     legs = [replace(leg, intent_id=intent.id, created_at=on.now) for leg in work.legs]
     joins = [replace(join, intent_id=intent.id) for join in work.joins]
-    first = [_turn(rt, intent, leg, None, None, on) for leg in legs if leg.after is None]
+    first = [turn(rt, intent, leg, None, None, on) for leg in legs if leg.after is None]
     return lifecycle.submit_plan(intent, legs, joins, first, on=on)
 
 
@@ -143,10 +143,11 @@ def turns(
     """
     legs = [leg for leg in rt.ledger.following(after, limit) if leg.turn == way]
     value = rt.codec.decode(result) if any(leg.plan.get("takes") for leg in legs) else None
-    return [_turn(rt, intent, leg, value, after, on) for leg in legs]
+    return [turn(rt, intent, leg, value, after, on) for leg in legs]
 
 
-def _turn(rt: Runtime, intent: Intent, leg: Leg, value: Any, after: str | None, on: lifecycle.Occasion) -> Turn:
+def turn(rt: Runtime, intent: Intent, leg: Leg, value: Any, after: str | None, on: lifecycle.Occasion) -> Turn:
+    """The leg with what it takes; a wait node with the wait that it opens, or why it cannot."""
     if not leg.plan.get("waits"):
         return Turn(leg=leg, value=value, parent_id=after)
     try:

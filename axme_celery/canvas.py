@@ -8,11 +8,12 @@ options its task had at this moment.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 from celery.app.task import Task
 from celery.canvas import Signature
 from celery.exceptions import NotRegistered
@@ -228,21 +229,34 @@ class Reader:
             raise BadInput(f"{where}: wait_for_time has no timeout")
 
     def _known(self, name: str, options: JsonDict, place: str) -> None:
-        """Refuse a task nobody seems to know: its leg would be parked by the worker that gets it, long after."""
+        """Refuse a task nobody seems to know: its leg would be parked by the worker that gets it, long after.
+
+        Only where that can be told: a program that has not imported all that the app has its workers import, as many
+        that only send do not, may name what it does not know.
+        """
         if name in self._app.tasks or any(options.get(key) for key in ("queue", "exchange", "routing_key")):
+            return
+        if not _has_all_tasks(self._app):
             return
         if self._app.conf.task_routes and self._app.amqp.router.lookup_route(name):
             return
         raise UnsupportedWork(
-            f"{f'node {place}: ' if place else ''}no task {name!r} is registered in this app, and nothing says where it "
-            f"is to be sent; import its module here, or, where only the workers have it, name its queue: "
-            f"signature({name!r}).set(queue=...) or task_routes"
+            f"{f'node {place}: ' if place else ''}no task {name!r} is registered in this app, nothing else is left for its "
+            f"workers to import, and nothing says where it is to be sent; if only other workers have it, name their "
+            f"queue: signature({name!r}).set(queue=...) or task_routes"
         )
 
     def _json(self, value: Any, what: str) -> Any:
         """The value as the ledger gives it back. Raises NotJson and TooLarge, naming it."""
         limit = self._settings.payload_bytes
         return self._codec.decode(self._codec.encode(value, what=what, limit_bytes=limit, setting="axme_payload_bytes"))
+
+
+def _has_all_tasks(app: Celery) -> bool:
+    """Whether this process has imported all that the app has its workers import."""
+    if not app.loader.worker_initialized and signals.import_modules.has_listeners(app):
+        return False
+    return all(str(module) in sys.modules for module in app.loader.default_modules)
 
 
 # -- signatures as plain dicts ------------------------------------------------------------

@@ -36,6 +36,7 @@ from .model import (
 )
 from .onward import carry_out
 from .ports import Runtime
+from .substitute import replaced
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,15 @@ class RetryAsked(LegInterrupt):
         self.signature = signature
         self.start_at = start_at
         self.cause = cause
+
+
+class ReplaceAsked(LegInterrupt):
+    """The task puts other work in its place."""
+
+    def __init__(self, canvas: JsonDict) -> None:
+        super().__init__("the task was replaced")
+        #: The canvas, as plain dicts.
+        self.canvas = canvas
 
 
 class NotToBeHad(Exception):
@@ -361,6 +371,8 @@ def _settle_interrupt(rt: Runtime, intent: Intent, leg: Leg, interrupt: LegInter
                 return [
                     lifecycle.retry(now, now_leg, interrupt.signature, cause=interrupt.cause, start_at=start_at, on=on)
                 ]
+            case ReplaceAsked():
+                return replaced(rt, now, now_leg, interrupt.canvas, on)
             case _:
                 return ()
 
@@ -398,4 +410,4 @@ def take_guards() -> tuple[str, ...]:
     return guards
 
 
-__all__ = ["NotToBeHad", "RetryAsked", "RunningLeg", "current", "finished", "required", "run", "take_guards"]
+__all__ = ["NotToBeHad", "ReplaceAsked", "RetryAsked", "RunningLeg", "current", "finished", "required", "run", "take_guards"]

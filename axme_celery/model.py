@@ -432,6 +432,8 @@ class Change:
     #: Pipelines: joins made or passed, and those of which one more member has arrived.
     joins: tuple[tuple[Join | None, Join], ...] = ()
     counts: tuple[str, ...] = ()
+    #: (join, how many members it has so far): it gets one more.
+    grows: tuple[tuple[str, int], ...] = ()
     #: Everything else of the intent ends with this.
     rest: Rest | None = None
     #: (from, to): what was recorded of one leg is another's from here on.

@@ -197,11 +197,11 @@ class _Build:
         options = _passed_on(canvas)
         link, link_error = _listed(options.pop("link", None)), _listed(options.pop("link_error", None))
         to_body = {k: v for k, v in options.items() if k not in ("countdown", "eta")}
-        body = _with(_with_errbacks(_with_links(dict(body), link, _at(path, "body")), link_error, False), to_body)
+        body = _with(with_errbacks(_with_links(dict(body), link, _at(path, "body")), link_error, False), to_body)
         members = list(_members(group, _at(path, "header"))) if kind_of(group) == "group" else [(path, group)]
         if self._header_errbacks and link_error:
             quiet = [{**one, "immutable": True} for one in link_error]
-            members = [(place, _with_errbacks(member, quiet, True)) for place, member in members]
+            members = [(place, with_errbacks(member, quiet, True)) for place, member in members]
         if not members:
             # Celery calls the body at once, with an empty list.
             empty = replace(entry, takes=False, args=([],), kwargs={})
@@ -278,7 +278,7 @@ def _chain_options(chain: JsonDict, steps: list[tuple[str, JsonDict]], header: b
     options = _passed_on(chain)
     link, link_error = _listed(options.pop("link", None)), _listed(options.pop("link_error", None))
     if link_error:
-        steps = [(place, _with_errbacks(step, link_error, header)) for place, step in steps]
+        steps = [(place, with_errbacks(step, link_error, header)) for place, step in steps]
     place, last = steps[-1]
     steps[-1] = (place, _with_links(last, link, place))
     place, first = steps[0]
@@ -346,19 +346,19 @@ def _with_links(canvas: JsonDict, link: Sequence[JsonDict], path: str) -> JsonDi
     return _appended(canvas, "link", link)
 
 
-def _with_errbacks(canvas: JsonDict, errbacks: Sequence[JsonDict], header: bool) -> JsonDict:
+def with_errbacks(canvas: JsonDict, errbacks: Sequence[JsonDict], header: bool) -> JsonDict:
     """A signature with more errbacks: each member's of a group; a chord's are its body's and those of chords in its header."""
     if not errbacks:
         return canvas
     inside = dict(canvas.get("kwargs") or {})
     match kind_of(canvas):
         case "group":
-            inside["tasks"] = [_with_errbacks(task, errbacks, header) for task in _tasks(canvas, "")]
+            inside["tasks"] = [with_errbacks(task, errbacks, header) for task in _tasks(canvas, "")]
             return {**canvas, "kwargs": inside}
         case "chord":
             members = inside.get("header")
             tasks = _tasks(dict(members), "") if isinstance(members, Mapping) else list(members or ())
-            inside["header"] = [_with_errbacks(t, errbacks, header) if kind_of(t) == "chord" else t for t in tasks]
+            inside["header"] = [with_errbacks(t, errbacks, header) if kind_of(t) == "chord" else t for t in tasks]
             if isinstance(members, Mapping):
                 inside["header"] = {**members, "kwargs": {**(members.get("kwargs") or {}), "tasks": inside["header"]}}
             return _appended({**canvas, "kwargs": inside}, "link_error", errbacks)

@@ -32,10 +32,10 @@ def tell(axme: Axme, delivery: Delivery) -> None:
 
 
 def _canceled(axme: Axme, intent_id: str) -> Iterator[Leg]:
-    after = -1
+    after = ""
     while page := axme.runtime.ledger.canceled_legs(intent_id, after, PAGE):
         yield from page
-        after = page[-1].position
+        after = page[-1].id
 
 
 def _store(axme: Axme, leg: Leg, body: JsonDict, *, call_errbacks: bool) -> None:

@@ -35,10 +35,10 @@ from .errors import (
     LedgerUnavailable,
     LegInterrupt,
     OutsideIntent,
-    UnsupportedWork,
 )
 from .keeper import WatchChildren
 from .leg import NotToBeHad, RetryAsked, RunningLeg
+from .replacing import adding, replacing
 
 if TYPE_CHECKING:
     from .extension import Axme
@@ -129,7 +129,8 @@ def wrap(axme: Axme, task: Task) -> None:
     if is_celerys or getattr(task, "__axme_wrapped__", False):
         return
     task.run = _as_leg(axme, task, task.run)
-    task.replace = _refusing_in_a_leg(task, task.replace)
+    task.replace = replacing(axme, task.replace)
+    task.add_to_chord = adding(axme, task, task.add_to_chord)
     task.Request = _request_class(axme, task.Request)
     task.__axme_wrapped__ = True
     if not isinstance(task, LegTask):
@@ -271,21 +272,6 @@ def _show(task: Task, request: Context, ignored: bool, state: str) -> None:
         task.backend.store_result(request.id, {"intent": mark.get("intent")}, state, request=request)
     except Exception as error:
         log.warning("result backend does not show %s for leg %s: %s", state, request.id, error)
-
-
-def _refusing_in_a_leg(task: Task, replace: Callable[..., Any]) -> Callable[..., Any]:
-    """``self.replace``: the other task would be none of the intent's, which would end before it."""
-
-    @functools.wraps(replace)
-    def replaced(*args: Any, **kwargs: Any) -> Any:
-        if leg.current() is not None:
-            raise UnsupportedWork(
-                f"{task.name} called self.replace, which cannot be carried as a leg yet; "
-                f"call wait_for_agent(the signature) and return its result"
-            )
-        return replace(*args, **kwargs)
-
-    return replaced
 
 
 def _came_as_message(request: Context) -> bool:

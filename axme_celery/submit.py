@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from . import lifecycle
+from . import again, lifecycle
 from .beats import announce, occasion
 from .begin import Gate as Gate
 from .begin import Submission as Submission
@@ -216,12 +216,15 @@ def unpark(rt: Runtime, intent_id: str, *, accept_drift: bool, by: str, reason: 
     Raises BadInput when none of its legs is parked.
     """
     _who(by)
+    done: list[Intent] = []
 
     def decide() -> Sequence[Change]:
         intent = _known(rt, intent_id)
-        parked = [leg for leg in rt.ledger.legs(intent_id) if leg.status is LegStatus.PARKED]
         if intent.status.is_final:
             raise IntentEnded(intent.id, intent.status.value, intent.ended_at)
+        parked = [leg for leg in rt.ledger.legs(intent_id) if leg.status is LegStatus.PARKED]
+        if not parked and done:
+            return ()
         if not parked:
             raise BadInput(f"no leg of intent {intent_id} is parked; it is {intent.status.value}")
         change = lifecycle.unpark(
@@ -230,7 +233,10 @@ def unpark(rt: Runtime, intent_id: str, *, accept_drift: bool, by: str, reason: 
         letters = [x for x in _open_letters(rt, intent_id) if x.leg_id == parked[0].id]
         return [replace(change, closes=tuple((x.id, "REPLAYED", intent_id, by, _why(reason)) for x in letters))]
 
-    return _intent_of(carry_out(rt, decide))
+    # One by one: each is a line in the intent's history.
+    while changes := carry_out(rt, decide):
+        done.append(_intent_of(changes))
+    return done[-1]
 
 
 def _repeat(
@@ -242,17 +248,7 @@ def _repeat(
     reason: str | None,
     letters: Sequence[DeadLetter],
 ) -> Intent:
-    leg = rt.ledger.legs(old.id)[0]
-    checkpoints, waits = rt.ledger.checkpoints(old.id), rt.ledger.waits(old.id)
-    if before is None:
-        position = lifecycle.replay_from(checkpoints, waits)
-    else:
-        position = _position(old, before, checkpoints, waits)
-
-    on = occasion(rt)
-    intent_id, leg_id = rt.new_id(), rt.new_id()
-    options = {k: v for k, v in (leg.signature.get("options") or {}).items() if k not in _OF_ONE_LIFE}
-    signature = {**leg.signature, "options": {**options, "task_id": leg_id}}
+    on, intent_id = occasion(rt), rt.new_id()
     span = None if old.deadline_at is None else old.deadline_at - old.created_at
     intent = replace(
         old,
@@ -260,6 +256,20 @@ def _repeat(
         deadline_at=None if span is None else on.now + span, created_at=on.now, updated_at=on.now, ended_at=None,
         requester=by or old.requester, parent_wait_id=None, replay_of=old.id, handler=None, head_hash="",
     )  # fmt: skip
+    legs = rt.ledger.legs(old.id)
+    if again.is_pipeline(legs):
+        found = again.recorded(rt, old.id, legs)
+        cut = None if before is None else again.cut_before(old, found, before)
+        return again.repeat(rt, old, intent, found, cut, letters, by=by, reason=_why(reason))
+    (leg,) = legs
+    checkpoints, waits = rt.ledger.checkpoints(old.id), rt.ledger.waits(old.id)
+    if before is None:
+        position = lifecycle.replay_from(checkpoints, waits)
+    else:
+        position = _position(old, before, checkpoints, waits)
+    leg_id = rt.new_id()
+    options = {k: v for k, v in (leg.signature.get("options") or {}).items() if k not in _OF_ONE_LIFE}
+    signature = {**leg.signature, "options": {**options, "task_id": leg_id}}
     new = Leg(
         id=leg_id, intent_id=intent_id, task=leg.task, signature=signature, max_attempts=leg.max_attempts,
         on_drift=leg.on_drift, created_at=on.now, in_chord=leg.in_chord,

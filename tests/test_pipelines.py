@@ -389,6 +389,14 @@ def test_what_cannot_be_carried_is_refused_before_anything_is_stored(stage, axme
     assert list(axme.intents()) == []
 
 
+def test_a_program_that_has_not_imported_what_workers_do_may_name_any_task(stage, axme, app, add):
+    """It only sends: which tasks there are is not for it to say."""
+    app.conf.include = ["a.module.of.the.workers"]
+    intent = axme.submit(add.s(1) | Signature("theirs.work"))
+
+    assert intent.legs()[1].task == "theirs.work"
+
+
 def test_a_task_the_app_does_not_know_may_be_submitted_where_its_queue_is_known(stage, axme, app, add):
     """Named with it, or routed."""
     app.conf.task_routes = {"theirs.*": {"queue": "theirs"}}

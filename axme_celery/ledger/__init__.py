@@ -41,6 +41,7 @@ from .clock import HostClock, LedgerClock
 from .driver import Driver
 from .engine import Engines
 from .exchange import SqlExchange
+from .figures import Figures, figures
 from .health import Health, health
 from .hooks import HookStore
 from .keys import KeyShelf
@@ -119,7 +120,7 @@ class SqlLedger(KeyShelf, PlanShelf):
         cannot be reached. With ``connection`` it writes into the caller's transaction and commits nothing; what
         else its database raises there is the caller's to see.
         """
-        if connection is None and len(changes) == 1 and changes[0].fence is not None and changes[0].checkpoints:
+        if connection is None and len(changes) == 1 and changes[0].fence is not None and not changes[0].legs:
             self._record(changes[0])
             return changes
         sealed = [seal(change, self._secret) for change in changes]
@@ -199,6 +200,10 @@ class SqlLedger(KeyShelf, PlanShelf):
     def health(self) -> Health:
         """What is late, what is stuck, how long waits last: for the doctor and for whoever watches."""
         return self._access.ask(lambda c: health(c, self.now(fresh=True)))
+
+    def figures(self) -> Figures:
+        """How many of what there are, for whoever draws curves."""
+        return self._access.ask(lambda c: figures(c, self.now()))
 
     def prune(self, intent_ids: Sequence[str]) -> int:
         """Delete ended intents with everything of theirs. Returns how many there were."""

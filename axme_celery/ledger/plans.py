@@ -84,12 +84,12 @@ class PlanShelf:
         query = select(and_(waiting, ~_busy(intent_id, ())))
         return self._access.ask(lambda c: bool(c.scalar(query)))
 
-    def canceled_legs(self, intent_id: str, after: int, limit: int) -> list[Leg]:
-        """Legs of an intent that ended with it, from this position on."""
+    def canceled_legs(self, intent_id: str, after: str, limit: int) -> list[Leg]:
+        """Legs of an intent that ended with it, from after this id on."""
         query = (
             select(*columns(Leg))
-            .where(t.legs.c.intent_id == intent_id, t.legs.c.status == "CANCELED", t.legs.c.position > after)
-            .order_by(t.legs.c.position)
+            .where(t.legs.c.intent_id == intent_id, t.legs.c.status == "CANCELED", t.legs.c.id > after)
+            .order_by(t.legs.c.id)
             .limit(limit)
         )
         return self._access.ask(lambda c: [to_record(Leg, row) for row in c.execute(query).mappings()])

@@ -74,6 +74,17 @@ def count_down(is_sqlite: bool) -> Prepared:
 
 
 @functools.cache
+def grow(is_sqlite: bool) -> Prepared:
+    """A join gets one more member."""
+    joins = t.joins
+    where = (
+        joins.c.id == bindparam("id"), joins.c.size == bindparam("is_size"), joins.c.status == "OPEN", joins.c.left > 0,
+    )  # fmt: skip
+    statement = update_of(joins).where(*where).values(size=joins.c.size + 1, left=joins.c.left + 1)
+    return Prepared(statement, is_sqlite)
+
+
+@functools.cache
 def close_legs(is_sqlite: bool) -> Prepared:
     """Cancel whatever legs of an intent are open."""
     legs = t.legs

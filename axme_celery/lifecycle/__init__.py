@@ -16,6 +16,7 @@ from .handover import delegate, extend_intent, extend_wait, reassign
 from .moves import MOVES, NOTES, Occasion
 from .nudges import due, pending, with_moments
 from .runs import (
+    add_member,
     claim,
     complete,
     fail,
@@ -23,11 +24,13 @@ from .runs import (
     lose,
     park,
     repeat,
+    replace_leg,
     replay_from,
     resend,
     retry,
     submit,
     submit_plan,
+    told_why,
     unpark,
 )
 from .shown import shown_hash
@@ -46,6 +49,7 @@ __all__ = [
     "Occasion",
     "Refusal",
     "Turn",
+    "add_member",
     "agents",
     "answer",
     "barred",
@@ -72,6 +76,7 @@ __all__ = [
     "pending",
     "reassign",
     "repeat",
+    "replace_leg",
     "replay_from",
     "resend",
     "rest",
@@ -81,6 +86,7 @@ __all__ = [
     "submit",
     "submit_plan",
     "time_out",
+    "told_why",
     "unpark",
     "vote_of",
     "with_moments",

@@ -74,6 +74,8 @@ NOTES = frozenset(
         "intent.wait_closed",
         "intent.leg_lost",
         "intent.leg_retried",
+        "intent.leg_replaced",
+        "intent.leg_added",
         "intent.handed_back",
         "intent.handed_out",
         "intent.transfer",

@@ -53,6 +53,52 @@ def submit_plan(
 ) -> Change:
     """A new intent with a pipeline: every leg and join is written, and the first ones start."""
     created, story = _submitted(intent, legs[0], len(legs), on)
+    change = _with_new(story, legs, joins, turns, on=on)
+    return replace(change, was=None, before=0, events=(created, *change.events))
+
+
+def replace_leg(
+    intent: Intent,
+    leg: Leg,
+    before: Leg,
+    legs: Sequence[Leg],
+    joins: Sequence[Join],
+    turns: Sequence[Turn],
+    *,
+    on: Occasion,
+) -> Change:
+    """A running leg puts others in its place.
+
+    before: the leg under which stays what it recorded itself.
+    legs:   what takes its place, among them the leg itself as what it is to be from here on.
+    """
+    story = Story(intent, on.now)
+    story.tell("intent.leg_replaced", actor=leg.worker, leg_id=leg.id, run=leg.run, task=leg.task, legs=len(legs))
+    change = _with_new(story, legs, joins, turns, on=on)
+    pairs = tuple((leg if now.id == leg.id else None, now) for _, now in change.legs)
+    return replace(change, legs=(*pairs, (None, before)), moves=((leg.id, before.id),))
+
+
+def add_member(
+    intent: Intent,
+    join_id: str,
+    size: int,
+    legs: Sequence[Leg],
+    joins: Sequence[Join],
+    turns: Sequence[Turn],
+    *,
+    on: Occasion,
+) -> Change:
+    """A running member of a join adds another. ``size``: how many the join has had so far."""
+    story = Story(intent, on.now)
+    story.tell("intent.leg_added", leg_id=legs[0].id, task=legs[0].task)
+    return replace(_with_new(story, legs, joins, turns, on=on), grows=((join_id, size),))
+
+
+def _with_new(
+    story: Story, legs: Sequence[Leg], joins: Sequence[Join], turns: Sequence[Turn], *, on: Occasion
+) -> Change:
+    """New legs and joins, of which some start now."""
     rows, started, first = Rows(), Rows(), {turn.leg.id for turn in turns}
     take(story, started, turns, at=on.now, busy=False, on=on)
     there = {leg.id for _, leg in started.legs}
@@ -61,8 +107,7 @@ def submit_plan(
     rows.legs += [(None, leg) for _, leg in started.legs]
     rows.joins = [(None, join) for join in joins]
     rows.waits, rows.outbox, rows.dead, rows.rest = started.waits, started.outbox, started.dead, started.rest
-    change = rows.change(story)
-    return replace(change, was=None, before=0, events=(created, *change.events))
+    return rows.change(story)
 
 
 def _submitted(intent: Intent, leg: Leg, legs: int | None, on: Occasion) -> tuple[Event, Story]:
@@ -93,10 +138,7 @@ def repeat(
     on: Occasion,
 ) -> Change:
     """A new intent that starts from recorded work: journal entries before position ``upto``, or all (None)."""
-    change = submit(intent, leg, start_at=None, on=on)
-    first, *others = change.events
-    told = first.details | present(reason=reason)
-    change = replace(change, events=(replace(first, actor=by or first.actor, details=told), *others))
+    change = told_why(submit(intent, leg, start_at=None, on=on), by=by, reason=reason)
     # Run 0: before every run of this leg. An operator who accepts drift in it accepts what came before.
     kept = tuple(replace(c, leg_id=leg.id, run=0) for c in checkpoints if upto is None or c.position < upto)
     kept_waits = tuple(
@@ -115,6 +157,13 @@ def repeat(
         checkpoints=kept,
         waits=kept_waits,
     )
+
+
+def told_why(change: Change, *, by: str | None, reason: str | None) -> Change:
+    """The change that makes an intent, its first event telling who wanted it and why."""
+    first, *others = change.events
+    told = first.details | present(reason=reason)
+    return replace(change, events=(replace(first, actor=by or first.actor, details=told), *others))
 
 
 def replay_from(checkpoints: Sequence[Checkpoint], waits: Sequence[Wait]) -> int | None:

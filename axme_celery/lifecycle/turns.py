@@ -116,7 +116,10 @@ def queue(turn: Turn, at: datetime, on: Occasion) -> tuple[Leg, datetime]:
     if plan.get("takes"):
         args = [turn.value, *args]
     signature = {**leg.signature, "args": args, "options": options}
-    return replace(leg, status=LegStatus.QUEUED, signature=signature, due_at=starts_at + on.requeue), starts_at
+    # Whoever repeats it must know that it has its argument.
+    plan = {**plan, "turned": True}
+    due_at = starts_at + on.requeue
+    return replace(leg, status=LegStatus.QUEUED, signature=signature, plan=plan, due_at=due_at), starts_at
 
 
 def arrive(story: Story, rows: Rows, one: Leg | Join) -> None:
@@ -127,7 +130,8 @@ def arrive(story: Story, rows: Rows, one: Leg | Join) -> None:
 
 def end(story: Story, rows: Rows, result: str, *, leg: Leg | None, on: Occasion) -> None:
     """The last leg or join has ended: the intent is COMPLETED. Whatever way was not taken is closed."""
-    if story.intent.status is Status.WAITING:
+    if story.intent.status is not Status.IN_PROGRESS:
+        # It was waiting; or nothing of it had to run, all of it being brought along from an earlier one.
         story.tell("intent.in_progress")
     actor = None if leg is None else leg.worker
     story.tell(

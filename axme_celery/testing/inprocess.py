@@ -94,7 +94,7 @@ class InProcess:
             self._unknown(message, name, task_id)
             return True
         if "__axme_wrapped__" not in vars(task):
-            for attribute in ("run", "replace", "Request", "apply_async", "__axme_wrapped__"):
+            for attribute in ("run", "replace", "add_to_chord", "Request", "apply_async", "__axme_wrapped__"):
                 self._undo.callback(_put_back, task, attribute, vars(task).get(attribute, _MISSING))
             signals.wrap(self._axme, task)
         content_type, encoding, data = message.body

@@ -66,13 +66,15 @@ def compare(part: Part, words: Sequence[str] = ()) -> int:
     """Run a part without and with the extension, say what came of it, and return 1 if anything differs."""
     source, python = fetched(), environment()
     plain, ours = both(source, python, part, [*part.tests, *words])
-    differing = differences(plain, ours)
+    differing = once = differences(plain, ours)
     # A test that ends now so, now so without us has nothing to say of us: both get another chance, alone.
     for _ in range(2):
         if not differing or len(differing) > 50:
             break
         again_plain, again_ours = both(source, python, part, sorted(differing))
         differing = differences(again_plain, again_ours)
+    for test in sorted(set(once) - set(differing)):
+        print(f"differed once, and not when run again: {test}: {once[test][0]} without, {once[test][1]} with the extension")
     print(f"celery {CELERY}: {report(plain)} without the extension; {report(ours)} with it")
     print(f"the extension was there: {', '.join(f'{n} {what}' for what, n in ours.counts.items()) or 'no'}")
     for test, (without, with_) in sorted(differing.items()):

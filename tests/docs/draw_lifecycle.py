@@ -30,6 +30,8 @@ MEANING = {
     "intent.reassigned": "an operator put other people in the place of those who were asked",
     "intent.extended": "somebody gave a wait, or the intent itself, more time",
     "intent.timeout": "a wait's timeout passed; what follows says whether the intent went on",
+    "intent.leg_replaced": "a leg put other work in its place (`self.replace`)",
+    "intent.leg_added": "a leg added another to its group (`self.add_to_chord`)",
     "intent.wait_opened": "a wait opened while other legs of the pipeline go on",
     "intent.wait_closed": "a wait closed while other legs go on, or while its own was parked; found when that goes on",
     "intent.leg_lost": "a run died with its worker; the leg is queued again",

@@ -35,9 +35,8 @@ from tests.e2e import library  # noqa: F401, its tasks belong to every app
 folder = Path(os.environ["E2E_FOLDER"])
 app = Celery("e2e")
 app.conf.update(json.loads(os.environ["E2E_CONFIG"]))
-if not os.environ.get("E2E_CLIENT"):
-    # Found by workers as they start, unknown to those who submit.
-    app.conf.include = ["tests.e2e.included"]
+# Imported by workers as they start, not by those who submit.
+app.conf.include = ["tests.e2e.included"]
 axme = Axme(app)
 # Several of this project live in one test process, each with tasks of its own.
 durable, ordinary = partial(axme.task, shared=False), partial(app.task, shared=False)

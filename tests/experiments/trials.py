@@ -48,7 +48,10 @@ def killed_in_a_header(world: World, kill: Callable[[World, Any, int], None]) ->
     worker = world.start_worker()
     with world.held("b"):
         result = world.give(chord([do.si(name) for name in ("a", "b", "c")], join.s()))
-        kill(world, worker, world.wait_began("b"))
+        pid = world.wait_began("b")
+        # The others are to have ended, and to be known to have.
+        world.wait_done("a", "c")
+        kill(world, worker, pid)
     return _ended(world, result, ("a", "b", "c", "body"))
 
 
@@ -116,12 +119,10 @@ def longer_than_results_live(world: World) -> Outcome:
 
 
 def _ended(world: World, result: Any, names: tuple[str, ...], settle_seconds: float = 0.0) -> Outcome:
-    done = world.came_to_rest(result)
+    state = world.state_at_rest(result)
     world.pass_seconds(settle_seconds)
-    # A result may have expired since: that it was there is what counts.
-    state = "SUCCESS" if done else result.state
     once = all(len(world.effects("done", name)) == 1 for name in names)
-    return Outcome(f"{world.counts(*names)}; {state}", done and once)
+    return Outcome(f"{world.counts(*names)}; {state}", state in ("SUCCESS", "COMPLETED") and once)
 
 
 def _kills(work: Callable[[World, Any], Outcome], kill: Any) -> Callable[[World], Outcome]:

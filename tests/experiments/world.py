@@ -6,8 +6,6 @@ import time
 from enum import Enum
 from typing import Any
 
-from celery.result import AsyncResult
-
 from tests.e2e.harness import Stage, until
 from tests.servers import PrivateRedis
 
@@ -52,12 +50,11 @@ class World(Stage):
         """A worker; with us the first has the beat inside."""
         return self.worker(beat=self.way is not Way.PLAIN and not self.programs, **how)
 
-    def give(self, canvas: Any, **options: Any) -> AsyncResult:
-        """Give this work to Celery in the world's way; the result of its last task."""
-        if self.way is not Way.SUBMITTED:
-            return self._held(canvas.apply_async(**options))
-        self.intent = self.axme.submit(canvas.set(**options) if options else canvas)
-        return self._held(self.project.app.AsyncResult(self.intent.legs()[-1].id))
+    def give(self, canvas: Any, **options: Any) -> Any:
+        """Give this work to Celery in the world's way; its result, or its intent."""
+        if self.way is Way.SUBMITTED:
+            return self.axme.submit(canvas.set(**options) if options else canvas)
+        return self._held(canvas.apply_async(**options))
 
     def _held(self, result: Any) -> Any:
         """Hold on to a result: one that is let go asks its backend, which may be gone by then."""
@@ -67,7 +64,7 @@ class World(Stage):
     def close(self) -> None:
         for result in self._results:
             while result is not None:
-                for one in (result, *(getattr(result, "results", None) or ())):
+                for one in getattr(result, "results", None) or (result,):
                     one.backend = None
                 result = result.parent
         super().close()
@@ -76,14 +73,20 @@ class World(Stage):
         """Until this task has begun: the pid of where."""
         return int(until(lambda: self.effects("began", name), f"begin of {name}")[0]["pid"])
 
-    def came_to_rest(self, result: AsyncResult) -> bool:
-        """Wait until the work is done or nothing is left that could do it; whether it is done."""
+    def wait_done(self, *names: str) -> None:
+        """Until these tasks are done, and a moment later."""
+        for name in names:
+            until(lambda name=name: self.effects("done", name), f"end of {name}")  # type: ignore[misc]
+        self.pass_seconds(0.5)
+
+    def state_at_rest(self, result: Any) -> str:
+        """Wait until the work is done or nothing is left that could do it; how it stands then."""
         if self.way is Way.SUBMITTED:
-            until(lambda: self.intent.refresh().status.is_final, "end of the intent", 60)
-            return str(self.intent.status) == "COMPLETED"
+            until(lambda: result.refresh().status.is_final, "end of the intent", 60)
+            return str(result.status)
         if self.way is Way.NAMED:
             until(result.ready, "result", 60)
-            return bool(result.successful())
+            return str(result.state)
         # Whatever the broker still holds has been given out again, and what came of that has been done.
         until(lambda: not self.held_by_broker(), "empty broker", 60)
         look = [self._held(self.project.app.send_task("idle.look")) for _ in range(8)]
@@ -92,7 +95,7 @@ class World(Stage):
         give_up_at = time.monotonic() + PATIENCE_SECONDS
         while not result.ready() and time.monotonic() < give_up_at:
             time.sleep(0.1)
-        return bool(result.ready() and result.successful())
+        return str(result.state)
 
     def held_by_broker(self) -> int:
         """Messages in the queue and in workers' hands."""

@@ -1,0 +1,195 @@
+"""Pipelines replayed and forked: finished legs stay finished."""
+
+from __future__ import annotations
+
+import pytest
+from celery import chord, group
+
+from axme_celery import BadInput, NotFound, step, wait_for_human
+from axme_celery.model import LegStatus, Status
+from axme_celery.testing import Stage
+
+
+@pytest.fixture
+def calls():
+    """What ran, in order."""
+    return []
+
+
+@pytest.fixture
+def broken():
+    """Whether the task ``breaks`` still does."""
+    return [True]
+
+
+@pytest.fixture
+def add(app, calls):
+    """An ordinary task that adds."""
+
+    @app.task(shared=False, name="add")
+    def add(*numbers):
+        calls.append(numbers)
+        return sum(number if isinstance(number, int) else sum(number) for number in numbers)
+
+    return add
+
+
+@pytest.fixture
+def breaks(axme, calls, broken):
+    """A task with a step that fails after it, until it is mended."""
+
+    @step
+    def once(x):
+        calls.append(("once", x))
+        return x
+
+    @axme.task(name="breaks")
+    def breaks(x):
+        once(x)
+        if broken[0]:
+            raise ConnectionError("away")
+        return x
+
+    return breaks
+
+
+def test_a_replayed_pipeline_goes_on_from_its_finished_legs(stage, axme, add, breaks, calls, broken):
+    """And from the recorded steps of the one that failed."""
+    failed = stage.submit(add.s(1) | breaks.s() | add.s(10))
+    broken[0] = False
+    calls.clear()
+    again = axme.replay(stage.dead_letters()[0].id, by="ops")
+    stage.run()
+
+    assert (failed.refresh().status, again.refresh().status, again.result) == (Status.FAILED, Status.COMPLETED, 11)
+    assert calls == [(1, 10)]
+    assert again.replay_of == failed.id
+    assert not {leg.id for leg in again.legs()} & {leg.id for leg in failed.legs()}
+
+
+def test_a_replayed_chord_waits_only_for_the_members_that_had_failed(stage, axme, add, breaks, calls, broken):
+    """Its body gets all results, in order."""
+    failed = stage.submit(group(add.s(1), add.s(2) | breaks.s(), add.s(3)) | add.s() | add.s(100))
+    broken[0] = False
+    calls.clear()
+    again = axme.replay(failed.id, by="ops")
+    stage.run()
+
+    assert again.refresh().result == 106
+    assert calls[-2:] == [([1, 2, 3],), (6, 100)]
+    assert ("once", 2) not in calls and (1,) not in calls
+
+
+def test_a_chord_whose_body_had_failed_is_replayed_with_the_body_alone(stage, axme, add, breaks, calls, broken):
+    """All that came together before is still there."""
+    failed = stage.submit(chord([add.s(1), add.s(2)], breaks.s()))
+    broken[0] = False
+    calls.clear()
+    again = axme.replay(failed.id, by="ops")
+    stage.run()
+
+    assert (again.refresh().result, calls) == ([1, 2], [])
+
+
+def test_a_rejected_question_is_asked_again(stage, axme, add):
+    """And may be answered otherwise."""
+    rejected = stage.submit(add.s(1) | wait_for_human.s("Sure?", to="ana") | add.si(7))
+    stage.answer(rejected.id, "rejected", by="ana")
+    again = axme.replay(rejected.id, by="ops")
+    stage.run()
+    assert again.refresh().status is Status.WAITING
+    stage.answer(again.id, "approved", by="ana")
+
+    assert again.refresh().result == 7
+
+
+def test_a_pipeline_that_went_another_way_goes_on_there(stage, axme, add, breaks, calls, broken):
+    """What was rejected stays so: it is the detour that is repeated."""
+    question = wait_for_human.s("Sure?", to="ana", on_reject=breaks.si(3) | add.s(1))
+    failed = stage.submit(question | add.si(100))
+    stage.answer(failed.id, "rejected", by="ana")
+    assert failed.refresh().status is Status.FAILED
+    broken[0] = False
+    again = axme.replay(failed.id, by="ops")
+    stage.run()
+
+    assert again.refresh().result == 4
+    assert (100,) not in calls
+
+
+def test_a_fork_does_a_leg_and_all_that_follows_anew_and_nothing_else(stage, axme, add, calls):
+    """Named by its place, its task, or its id."""
+    done = stage.submit(add.s(1) | group(add.s(10), add.s(20)) | add.s() | add.s(1000))
+    for before in ("1.header[1]", "add#3", done.legs()[2].id):
+        calls.clear()
+        fork = axme.fork(done.id, before=before, by="ops")
+        stage.run()
+        assert (fork.refresh().result, calls) == (1032, [(1, 20), ([11, 21],), (32, 1000)])
+
+
+def test_a_fork_before_a_step_keeps_the_steps_before_it(stage, axme, calls):
+    """In the leg that recorded it; with its place where several legs did."""
+
+    @step
+    def one():
+        calls.append("one")
+
+    @step
+    def two():
+        calls.append("two")
+
+    @axme.task(name="both")
+    def both(*_):
+        one()
+        two()
+
+    done = stage.submit(both.s() | both.s())
+    calls.clear()
+    with pytest.raises(BadInput, match="0/two, 1/two"):
+        axme.fork(done.id, before="two", by="ops")
+    fork = axme.fork(done.id, before="1/two", by="ops")
+    stage.run()
+
+    assert (fork.refresh().status, calls) == (Status.COMPLETED, ["two"])
+    with pytest.raises(NotFound, match="its legs: 0"):
+        axme.fork(done.id, before="three", by="ops")
+
+
+def test_a_canceled_pipeline_can_be_taken_up_again(stage, axme, add, calls):
+    """From where it was; countdowns of what had its turn are over."""
+    intent = stage.submit(add.s(1) | add.s(2).set(countdown=3600) | add.s(3))
+    intent.cancel("later", by="ana")
+    again = axme.replay(intent.id, by="ana")
+    stage.run()
+
+    assert (again.refresh().result, calls) == (6, [(1,), (1, 2), (3, 3)])
+
+
+def test_a_group_too_large_to_join_can_be_replayed_once_there_is_room(app, add):
+    """Its members are done; only their join was not."""
+
+    @app.task(shared=False)
+    def large():
+        return "x" * 900
+
+    with Stage(app, join_bytes=2000) as stage:
+        failed = stage.submit(group(large.si(), large.si(), large.si()))
+        assert failed.error["code"] == "join_too_large"
+        object.__setattr__(stage.axme.runtime.settings, "join_bytes", 100_000)
+        again = stage.axme.replay(failed.id, by="ops")
+        stage.run()
+        assert len(again.refresh().result) == 3
+
+
+def test_parked_legs_go_on_together(stage, app, axme, add):
+    """All that are parked, each with a line of its own."""
+    intent = axme.submit(group(add.s(1), add.s(2)) | add.s())
+    real = app.tasks.pop("add")
+    stage.run()
+    parked = [leg.status for leg in intent.legs()]
+    app.tasks.register(real)
+    intent = axme.unpark(intent.id, by="ops")
+    stage.run()
+
+    assert parked == [LegStatus.PARKED, LegStatus.PARKED, LegStatus.PENDING]
+    assert intent.refresh().result == 3
