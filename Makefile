@@ -95,9 +95,9 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.demo: INSTALL = -e '.[demo]'
-$(VENV)/.test: INSTALL = -e '.[web,gevent]' --group test
+$(VENV)/.test: INSTALL = -e '.[web,gevent,metrics]' --group test
 $(VENV)/.lint: INSTALL = -e '.[web]' --group lint
-$(VENV)/.bench: INSTALL = -e '.[web]' --group test --group bench
+$(VENV)/.bench: INSTALL = -e '.[web,metrics]' --group test --group bench
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: pyproject.toml | $(VENV)/.made
 	$(PIP) install --quiet $(INSTALL)

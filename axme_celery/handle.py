@@ -122,7 +122,7 @@ class IntentHandle:
             left = LOOK_SECONDS if until is None else min(LOOK_SECONDS, until - time.monotonic())
             if left <= 0:
                 raise TimeoutError(f"intent {self.id} is still {self.status.value} after {timeout:g} seconds")
-            self._listen(left)
+            self.listen(left)
         return self._outcome()
 
     def events(self, since: int = 0) -> list[Event]:
@@ -142,7 +142,7 @@ class IntentHandle:
                 since = event.seq
             if final and since >= self.seq:
                 return
-            self._listen(LOOK_SECONDS)
+            self.listen(LOOK_SECONDS)
 
     def legs(self) -> list[Leg]:
         """Its legs."""
@@ -168,7 +168,8 @@ class IntentHandle:
         self._record = submit.cancel(self._rt, self.id, reason=reason, by=by)
         return self
 
-    def _listen(self, seconds: float) -> None:
+    def listen(self, seconds: float) -> None:
+        """Rest until it may have moved on, or for so long."""
         try:
             self._rt.tracker.listen(self.id, seconds, self.seq)
         except TrackerUnavailable:

@@ -199,6 +199,9 @@ class Ledger(Protocol):
     def count_prunable(self, ended_before: datetime) -> int: ...
     def prune(self, intent_ids: Sequence[str]) -> int: ...
 
+    def figures(self) -> Any:
+        """Counts and ages, for whoever draws curves."""
+
     def health(self) -> Any:
         """What is late, what is stuck, how long waits last."""
 

@@ -41,6 +41,7 @@ from .clock import HostClock, LedgerClock
 from .driver import Driver
 from .engine import Engines
 from .exchange import SqlExchange
+from .figures import Figures, figures
 from .health import Health, health
 from .hooks import HookStore
 from .keys import KeyShelf
@@ -199,6 +200,10 @@ class SqlLedger(KeyShelf, PlanShelf):
     def health(self) -> Health:
         """What is late, what is stuck, how long waits last: for the doctor and for whoever watches."""
         return self._access.ask(lambda c: health(c, self.now(fresh=True)))
+
+    def figures(self) -> Figures:
+        """How many of what there are, for whoever draws curves."""
+        return self._access.ask(lambda c: figures(c, self.now()))
 
     def prune(self, intent_ids: Sequence[str]) -> int:
         """Delete ended intents with everything of theirs. Returns how many there were."""

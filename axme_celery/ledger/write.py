@@ -105,6 +105,7 @@ class Sheet:
         self._counts: list[str] = []
         self._full: list[str] | None = None
         self._in_order = False
+        self._lefts: list[int] = []
         # In the order in which they are written: intents, legs, waits, the rest. Everybody locks in this order,
         # and within a table by id, so that two writers never wait for each other.
         self._batches: dict[Prepared, _Batch] = {}
@@ -154,18 +155,25 @@ class Sheet:
         So it is on SQLite, with fences, with many rows, and where one statement must see what another has written.
         """
         rows = sum(len(batch.rows) for batch in self._batches.values())
-        if self._is_sqlite or self._fences or self._counts or self._in_order or not 0 < rows <= WHOLE_ROWS:
+        if self._is_sqlite or self._fences or self._in_order or not 0 < rows <= WHOLE_ROWS:
             return None
         parts = [
             (prepared, row, bool(batch.refusals)) for prepared, batch in self._batches.items() for row in batch.rows
         ]
         refusals = [words for batch in self._batches.values() for words in batch.refusals]
-        counted = [statements.insert_if_subscribed(self._is_sqlite)]
+        count_down = statements.count_down(self._is_sqlite)
+        parts += [(count_down, {"id": join_id}, True) for join_id in sorted(self._counts)]
+        refusals += [f"join {join_id} has all its members already" for join_id in self._counts]
+        counted = [statements.insert_if_subscribed(self._is_sqlite), count_down]
         return Whole(parts, " or ".join(refusals), self._note, counted, durable=durable)
 
     def _note(self, prepared: Prepared, rows: int) -> None:
         if prepared is statements.insert_if_subscribed(self._is_sqlite):
             self.was_subscribed = rows > 0
+        elif prepared is statements.count_down(self._is_sqlite):
+            # In the order of the joins' ids.
+            self._lefts.append(rows)
+            self._full = [join_id for join_id, left in zip(sorted(self._counts), self._lefts, strict=False) if left == 0]
 
     def fence(self, fence: Fence) -> None:
         """Demand that this claim still is the running one."""

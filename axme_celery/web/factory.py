@@ -25,6 +25,9 @@ ROOMS = (
     ("axme_celery.web.streams:blueprint", "/live"),
     ("axme_celery.web.v1:blueprint", "/v1"),
     ("axme_celery.web.probe:blueprint", "/"),
+    ("axme_celery.web.metrics:blueprint", "/"),
+    ("axme_celery.web.openapi:blueprint", "/"),
+    ("axme_celery.web.mcp:blueprint", "/"),
 )
 
 #: Shorter secrets can be tried out.

@@ -86,6 +86,7 @@ def person(browser: Any, stage: Stage, address: str) -> Iterator[Callable[..., A
         page.locator(".who").wait_for()
         return page
 
+    enter.errors = errors  # type: ignore[attr-defined]
     yield enter
     for context in contexts:
         context.close()
@@ -93,8 +94,9 @@ def person(browser: Any, stage: Stage, address: str) -> Iterator[Callable[..., A
 
 
 def _note(said: Any, errors: list[str]) -> None:
-    # A page with a refusal is an error to the console; it is what the test looks at.
-    if said.type == "error" and "the server responded with a status of 4" not in said.text:
+    # A refusal is an error to the console, and what the test looks at. Anything else is ours.
+    refusals = ("the server responded with a status of 4", "the server responded with a status of 503")
+    if said.type == "error" and not any(refusal in said.text for refusal in refusals):
         errors.append(said.text)
 
 

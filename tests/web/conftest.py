@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from axme_celery import Axme, keys
 from axme_celery.testing import Stage
 from axme_celery.web import create_app
 from tests.doors.project import make_app
+from tests.web.described import hold
 
 SECRET = "a secret of more than thirty-two characters"
 PAGE = {"Accept": "text/html"}
@@ -32,9 +33,12 @@ def axme(app: Celery) -> Axme:
 
 
 @pytest.fixture
-def web(stage: Stage) -> Flask:
-    """The pages of what is on the stage."""
-    return create_app(stage.axme, secret_key=SECRET)
+def web(stage: Stage) -> Iterator[Flask]:
+    """The pages of what is on the stage. Every answer of its HTTP interface must be as the OpenAPI document says."""
+    app = create_app(stage.axme, secret_key=SECRET)
+    faults = hold(app)
+    yield app
+    assert faults == []
 
 
 @pytest.fixture

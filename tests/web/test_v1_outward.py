@@ -10,13 +10,13 @@ from standardwebhooks import Webhook
 
 from axme_celery.webhook import Answer
 from tests.bundles import approve, bundle, check
-from tests.web.test_v1_intents import BOT, api, create  # noqa: F401
 
+BOT = "agent://acme/ops/bot"
 URL = "https://crm.example/hooks"
 
 
 @pytest.fixture
-def subscribe(api):  # noqa: F811
+def subscribe(api):
     """``subscribe(**fields)``: a new subscription."""
 
     def make(who="ops", **fields):
@@ -32,7 +32,7 @@ def subscribe(api):  # noqa: F811
 # -- webhooks ------------------------------------------------------------------------
 
 
-def test_a_subscription_is_made_listed_and_ended(api, subscribe):  # noqa: F811
+def test_a_subscription_is_made_listed_and_ended(api, subscribe):
     made = subscribe(description="crm")
     assert uuid.UUID(made["subscription_id"])
     assert made["secret"].startswith("whsec_") and made["secret_hint"].endswith(made["secret"][-4:])
@@ -55,7 +55,7 @@ def test_a_secret_that_was_brought_is_not_told_again(subscribe):
     assert made["secret_hint"] == "…hand"
 
 
-def test_an_intents_events_go_out_and_are_listed_with_their_tries(api, create, stage, subscribe):  # noqa: F811
+def test_an_intents_events_go_out_and_are_listed_with_their_tries(api, create, stage, subscribe):
     """What goes out is what ``/events`` gives, byte for byte."""
     made = subscribe()
     stage.answer_webhook = lambda *_: Answer(status=503, milliseconds=7)
@@ -79,7 +79,7 @@ def test_an_intents_events_go_out_and_are_listed_with_their_tries(api, create, s
     assert api("GET", "/deliveries-operations").json["counts"]["delivered"] >= 1
 
 
-def test_deliveries_are_listed_page_by_page(api, create, subscribe):  # noqa: F811
+def test_deliveries_are_listed_page_by_page(api, create, subscribe):
     subscribe()
     for _ in range(3):
         create()
@@ -93,7 +93,7 @@ def test_deliveries_are_listed_page_by_page(api, create, subscribe):  # noqa: F8
     assert len(seen) == len(set(seen)) == 6
 
 
-def test_a_secret_is_rotated_and_a_disabled_subscription_enabled(api, create, stage, subscribe):  # noqa: F811
+def test_a_secret_is_rotated_and_a_disabled_subscription_enabled(api, create, stage, subscribe):
     made = subscribe()
     path = f"/webhooks/subscriptions/{made['subscription_id']}"
     turned = api("POST", f"{path}/rotate", json={"overlap_seconds": 60}).json["subscription"]
@@ -111,7 +111,7 @@ def test_a_secret_is_rotated_and_a_disabled_subscription_enabled(api, create, st
     assert api("POST", f"/deliveries/{dead['delivery_id']}/replay").status_code == 200
 
 
-def test_an_event_of_ones_own_is_told_and_replayed(api, subscribe):  # noqa: F811
+def test_an_event_of_ones_own_is_told_and_replayed(api, subscribe):
     subscribe(event_types=["inbox.reply_received"])
     sent = {"event_type": "inbox.reply_received", "source": "crm", "payload": {"text": "hi"}}
     told = api("POST", "/webhooks/events", json=sent).json
@@ -124,7 +124,7 @@ def test_an_event_of_ones_own_is_told_and_replayed(api, subscribe):  # noqa: F81
     assert api("POST", f"/webhooks/events/{nobody['event_id']}/replay").status_code == 409
 
 
-def test_what_is_anothers_is_not_there(api, create, subscribe):  # noqa: F811
+def test_what_is_anothers_is_not_there(api, create, subscribe):
     """The same 404 as for what does not exist."""
     mine = subscribe(owner="acme", who="acme-bot")
     create(owner="acme", who="acme-bot")
@@ -161,7 +161,7 @@ def test_what_is_anothers_is_not_there(api, create, subscribe):  # noqa: F811
         ("events", {"event_type": "a.b", "source": "crm", "payload": 7}),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(api, path, sent):  # noqa: F811
+def test_what_makes_no_sense_is_refused(api, path, sent):
     answer = api("POST", f"/webhooks/{path}", json=sent)
 
     assert answer.status_code == 422, answer.text
@@ -171,7 +171,7 @@ def test_what_makes_no_sense_is_refused(api, path, sent):  # noqa: F811
 # -- scenarios ------------------------------------------------------------------------
 
 
-def test_a_bundle_is_applied_with_everything_clients_look_for(api, stage):  # noqa: F811
+def test_a_bundle_is_applied_with_everything_clients_look_for(api, stage):
     answer = api("POST", "/scenarios/apply", json=bundle(), owner="acme", who="acme-ops").json
 
     assert answer["scenario_id"] == "deploy.approval.v1"
@@ -185,7 +185,7 @@ def test_a_bundle_is_applied_with_everything_clients_look_for(api, stage):  # no
     assert api("GET", f"/intents/{answer['intent_id']}", owner="other", who="eve").status_code == 404
 
 
-def test_the_same_key_is_the_same_scenario_for_each_owner(api):  # noqa: F811
+def test_the_same_key_is_the_same_scenario_for_each_owner(api):
     """In the header or in the bundle, as clients send it in both."""
     given = bundle(approve(), idempotency_key="k-1")
     headers = {"Idempotency-Key": "k-1"}
@@ -201,7 +201,7 @@ def test_the_same_key_is_the_same_scenario_for_each_owner(api):  # noqa: F811
     assert changed.status_code == 409
 
 
-def test_a_bundle_is_validated_without_doing_anything(api):  # noqa: F811
+def test_a_bundle_is_validated_without_doing_anything(api):
     assert api("POST", "/scenarios/validate", json=bundle()).json == {
         "ok": True, "valid": True, "errors": [], "warnings": [],
     }  # fmt: skip
@@ -213,14 +213,14 @@ def test_a_bundle_is_validated_without_doing_anything(api):  # noqa: F811
     assert refused.json["error"]["details"]["errors"] == wrong["errors"]
 
 
-def test_there_are_no_macros(api):  # noqa: F811
+def test_there_are_no_macros(api):
     assert api("GET", "/tool-registry/macros").json == {"ok": True, "macros": []}
 
 
 # -- capabilities and schemas ------------------------------------------------------------
 
 
-def test_capabilities_name_the_types_that_tasks_serve(api, axme):  # noqa: F811
+def test_capabilities_name_the_types_that_tasks_serve(api, axme):
     assert api("GET", "/capabilities").json["supported_intent_types"]
 
     @axme.handles("intent.report.v1")
@@ -240,7 +240,7 @@ def registered(**fields):
     return {"semantic_type": "intent.demo.v1", "schema_json": SCHEMA, "compatibility_mode": "strict", **fields}
 
 
-def test_a_registered_schema_holds_payloads_to_it(api, create):  # noqa: F811
+def test_a_registered_schema_holds_payloads_to_it(api, create):
     made = api("POST", "/schemas", json=registered()).json["schema"]
     assert len(made["schema_hash"]) == 64 and made["schema_ref"].startswith("registry://house/intent.demo.v1@")
     found = api("GET", "/schemas/intent.demo.v1").json["schema"]
@@ -259,14 +259,14 @@ def test_a_registered_schema_holds_payloads_to_it(api, create):  # noqa: F811
     assert api("POST", "/intents", json=sent).status_code == 200
 
 
-def test_an_owners_schema_is_theirs_and_the_houses_is_everybodys(api):  # noqa: F811
+def test_an_owners_schema_is_theirs_and_the_houses_is_everybodys(api):
     api("POST", "/schemas", json=registered(), owner="acme", who="a")
     assert api("GET", "/schemas/intent.demo.v1", owner="globex", who="b").status_code == 404
     api("POST", "/schemas", json=registered())
     assert api("GET", "/schemas/intent.demo.v1", owner="globex", who="b").json["schema"]["owner_agent"] is None
 
 
-def test_backward_refuses_what_asks_for_more(api):  # noqa: F811
+def test_backward_refuses_what_asks_for_more(api):
     api("POST", "/schemas", json=registered(compatibility_mode="backward"))
     more = {**SCHEMA, "required": ["n", "m"]}
     refused = api("POST", "/schemas", json=registered(schema_json=more, compatibility_mode="backward"))
@@ -281,11 +281,11 @@ def test_backward_refuses_what_asks_for_more(api):  # noqa: F811
         (registered(schema_json={"type": "nonsense"}), 422), (registered(schema_json=7), 422), ({}, 422),
     ],
 )  # fmt: skip
-def test_what_is_no_schema_is_refused(api, sent, status):  # noqa: F811
+def test_what_is_no_schema_is_refused(api, sent, status):
     assert api("POST", "/schemas", json=sent).status_code == status
 
 
-def test_every_answer_is_json(api, subscribe):  # noqa: F811
+def test_every_answer_is_json(api, subscribe):
     """Clients read every body as JSON, also of a deletion."""
     made = subscribe()
     for method, path in (("DELETE", f"/webhooks/subscriptions/{made['subscription_id']}"), ("GET", "/nothing")):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from flask import redirect, request, url_for
-from werkzeug import Response
 
 from ... import submit
 from ...errors import AxmeError, BadInput, NotFound
@@ -69,12 +68,6 @@ def settle_letters() -> Any:
     if len(done) == 1 and done[0][1] == "good":
         return redirect(url_for("axme.pages.intent", intent_id=done[0][2]), 303)
     return page("letters_done.html", tab="dead_letters", done=done, verb=verb, reason=reason)
-
-
-@blueprint.get("/dead-letters/done")
-def letters_done() -> Response:
-    """Where a reload of that page leads."""
-    return redirect(url_for("axme.pages.dead_letters"))
 
 
 def _chosen(actor: Actor) -> list[DeadLetter]:

@@ -31,6 +31,8 @@ def overview() -> Any:
     given = filters("window")
     window = given["window"] if given["window"] in WINDOWS else "24h"
     ledger_ms, health = _timed(rt.ledger.health)
+    if actor.owner is not None:
+        health = None  # these figures are of the whole house
     tracker_ms, ticks = _timed(rt.tracker.ticks)
     now = rt.ledger.now()
     last_tick = max(ticks.values(), default=None) if ticks else None

@@ -147,13 +147,14 @@ def list_intents() -> Response:
     }  # fmt: skip
     status = query_line("status")
     if status:
-        filters["status"] = _statuses(status)
+        filters["status"] = statuses(status)
     found = house().rt.ledger.intents(filters, _after(), limit)
     cursor = f"{utc_iso(found[-1].created_at)}~{found[-1].id}" if len(found) == limit else None
     return reply({"ok": True, "intents": [wire.intent(one) for one in found], "next_cursor": cursor})
 
 
-def _statuses(given: str) -> list[str]:
+def statuses(given: str) -> list[str]:
+    """The statuses a list of words names. Raises BadInput."""
     words = [word.strip().upper() for word in given.split(",") if word.strip()]
     if words == ["PENDING"]:
         # An older word for what nobody has finished.
@@ -364,8 +365,8 @@ def bulk_cancel() -> JsonDict:
     hours = fields.integer("older_than_hours", least=0, most=24 * 3660)
     limit = fields.integer("limit", most=1000) or 100
     reason = fields.text("reason", longest=2000) or "canceled in bulk"
-    statuses = fields.lines("status_filter", longest=32)
-    wanted = _statuses(",".join(statuses)) if statuses else [one.value for one in Status if not one.is_final]
+    named = fields.lines("status_filter", longest=32)
+    wanted = statuses(",".join(named)) if named else [one.value for one in Status if not one.is_final]
     before = rt.ledger.now() - timedelta(hours=hours or 0)
     filters: JsonDict = {"status": wanted, "owner": actor.owner, "created_before": before}
     found = [one for one in rt.ledger.intents(filters, None, limit) if not one.status.is_final]

@@ -43,7 +43,7 @@ class Buckets:
         return 0, (1 - tokens) * 60 / per_minute
 
 
-_buckets = Buckets()
+BUCKETS = Buckets()
 
 
 def install(blueprint: Blueprint) -> None:
@@ -59,7 +59,7 @@ def _before() -> None:
     actor = current_actor()
     who = actor.id if actor is not None else f"address {request.remote_addr}"
     # Per project too: tests and hosts may have several in one process.
-    left, pause = _buckets.take(f"{id(house())}:{who}", f"{request.method} {request.url_rule}", limit)
+    left, pause = BUCKETS.take(f"{id(house())}:{who}", f"{request.method} {request.url_rule}", limit)
     reset = math.ceil(pause) if pause else math.ceil((limit - left) * 60 / limit)
     g.axme_rate = {
         "X-RateLimit-Limit": str(limit), "X-RateLimit-Remaining": str(left), "X-RateLimit-Reset": str(max(1, reset)),

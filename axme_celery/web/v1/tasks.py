@@ -33,7 +33,7 @@ def list_tasks() -> Response:
         for wait in page:
             intent = rt.ledger.intent(wait.intent_id)
             if intent is not None and sees(actor, intent) and len(tasks) < limit:
-                tasks.append(_task(intent, wait))
+                tasks.append(task(intent, wait))
         if len(page) < limit:
             break
         after = (page[-1].opened_at, page[-1].id)
@@ -88,7 +88,8 @@ def names_of(actor: Actor) -> frozenset[str]:
     return actor.names if own is None else actor.names | {own, own.removeprefix("agent://")}
 
 
-def _task(intent: Intent, wait: Wait) -> JsonDict:
+def task(intent: Intent, wait: Wait) -> JsonDict:
+    """A person's task as clients read it."""
     found: JsonDict = {
         "intent_id": intent.id,
         "intent_type": intent.type,
