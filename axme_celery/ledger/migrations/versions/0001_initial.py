@@ -427,6 +427,8 @@ def _people() -> None:
         sa.Column("owner", sa.String(255), nullable=False),
         sa.Column("wait_id", sa.String(36), nullable=False),
         sa.Column("task_type", sa.String(32)),
+        sa.Column("intent_type", sa.String(255)),
+        sa.Column("intent_owner", sa.String(255)),
         sa.Column("wanted_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("closed_at", sa.DateTime(timezone=True)),
         sa.PrimaryKeyConstraint("owner", "wait_id"),
