@@ -235,7 +235,8 @@ def sheet_of(sealed: Sequence[Sealed], now: datetime, *, own: bool, is_sqlite: b
         _legs(sheet, change)
     for change in changes:
         if change.rest is not None:
-            sheet.close_rest(statements.close_legs(is_sqlite), change.rest._asdict())
+            rest = change.rest._asdict()
+            sheet.close_rest(statements.close_legs(is_sqlite, rest.pop("called_too")), rest)
         for source, target in change.moves:
             for table in (t.checkpoints, t.waits):
                 sheet.close_rest(*sheet.prepared(table, {"leg_id": target}, {"leg_id": source}))
