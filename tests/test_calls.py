@@ -212,6 +212,7 @@ def test_a_caller_that_dies_before_it_sends_leaves_a_message_to_the_outbox(stage
     with monkeypatch.context() as patched:
         patched.setattr(stage.axme.calls, "_send", die)
         patched.setattr(stage.axme.calls, "_take_back", lambda *_: None)
+        patched.setattr(stage.axme.runtime.relay, "settled", lambda *_: None)
         with pytest.raises(Dies):
             add.delay(1)
     stage.pass_time("9s")

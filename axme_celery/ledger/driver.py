@@ -20,6 +20,7 @@ from ..errors import StaleChange
 Row = Mapping[str, Any]
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
+_RETURNING = re.compile(r' RETURNING [a-z_]+\."?([a-z_]+)"?$')
 
 
 class Prepared:
@@ -85,7 +86,7 @@ class Whole:
         self.refusal = refusal
 
     def done(self, counts: Sequence[int]) -> None:
-        """It was run, and wrote so many rows by those parts whose rows were to be counted."""
+        """It was run. By those parts whose rows were to be counted it wrote so many, or gave this value of one."""
         for number, count in zip(self._counted, counts, strict=True):
             self._note(self._shape[number][0], count)
 
@@ -173,14 +174,22 @@ def _whole_sql(shape: tuple[tuple[Prepared, bool], ...], counted: tuple[int, ...
     parts = []
     for number, (prepared, _) in enumerate(shape):
         renamed = _PARAMETER.sub(rf"%(w{number}_\1)s", prepared.sql)
-        parts.append(f"w{number} AS ({renamed} RETURNING 1)")
+        parts.append(f"w{number} AS ({renamed})" if _gives(prepared) else f"w{number} AS ({renamed} RETURNING 1)")
     demands = [f"(SELECT count(*) FROM w{number}) = 1" for number, (_, must_hit) in enumerate(shape) if must_hit]
     results = [f"1 / ({' AND '.join(demands) or 'true'})::int"]
     if not durable:
         # Until the end of this transaction, which is this statement.
         results[0] += " + length(set_config('synchronous_commit', 'off', true))"
-    results += [f"(SELECT count(*) FROM w{number})" for number in counted]
+    for number in counted:
+        given = _gives(shape[number][0])
+        results.append(f'(SELECT {f"max({given})" if given else "count(*)"} FROM w{number})')
     return f"WITH {', '.join(parts)} SELECT {', '.join(results)}"
+
+
+def _gives(prepared: Prepared) -> str | None:
+    """The one column that a statement returns of its own accord, quoted; None where it returns nothing."""
+    found = _RETURNING.search(prepared.sql)
+    return None if found is None else f'"{found[1]}"'
 
 
 @functools.cache

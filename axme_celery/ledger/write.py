@@ -14,7 +14,19 @@ from ..desk import LinkState
 from ..errors import StaleChange
 from ..graph import Join
 from ..ids import uuid7
-from ..model import Change, Checkpoint, Delivery, DeliveryKind, Event, Fence, Leg, Wait, WaitKind, WaitStatus
+from ..model import (
+    Change,
+    Checkpoint,
+    Delivery,
+    DeliveryKind,
+    Event,
+    Fence,
+    Intent,
+    Leg,
+    Wait,
+    WaitKind,
+    WaitStatus,
+)
 from . import statements
 from . import tables as t
 from .driver import Prepared, Row, Whole
@@ -105,6 +117,7 @@ class Sheet:
         self._counts: list[str] = []
         self._full: list[str] | None = None
         self._in_order = False
+        self._lefts: list[int] = []
         # In the order in which they are written: intents, legs, waits, the rest. Everybody locks in this order,
         # and within a table by id, so that two writers never wait for each other.
         self._batches: dict[Prepared, _Batch] = {}
@@ -154,18 +167,25 @@ class Sheet:
         So it is on SQLite, with fences, with many rows, and where one statement must see what another has written.
         """
         rows = sum(len(batch.rows) for batch in self._batches.values())
-        if self._is_sqlite or self._fences or self._counts or self._in_order or not 0 < rows <= WHOLE_ROWS:
+        if self._is_sqlite or self._fences or self._in_order or not 0 < rows <= WHOLE_ROWS:
             return None
         parts = [
             (prepared, row, bool(batch.refusals)) for prepared, batch in self._batches.items() for row in batch.rows
         ]
         refusals = [words for batch in self._batches.values() for words in batch.refusals]
-        counted = [statements.insert_if_subscribed(self._is_sqlite)]
+        count_down = statements.count_down(self._is_sqlite)
+        parts += [(count_down, {"id": join_id}, True) for join_id in sorted(self._counts)]
+        refusals += [f"join {join_id} has all its members already" for join_id in self._counts]
+        counted = [statements.insert_if_subscribed(self._is_sqlite), count_down]
         return Whole(parts, " or ".join(refusals), self._note, counted, durable=durable)
 
     def _note(self, prepared: Prepared, rows: int) -> None:
         if prepared is statements.insert_if_subscribed(self._is_sqlite):
             self.was_subscribed = rows > 0
+        elif prepared is statements.count_down(self._is_sqlite):
+            # In the order of the joins' ids.
+            self._lefts.append(rows)
+            self._full = [join_id for join_id, left in zip(sorted(self._counts), self._lefts, strict=False) if left == 0]
 
     def fence(self, fence: Fence) -> None:
         """Demand that this claim still is the running one."""
@@ -215,7 +235,8 @@ def sheet_of(sealed: Sequence[Sealed], now: datetime, *, own: bool, is_sqlite: b
         _legs(sheet, change)
     for change in changes:
         if change.rest is not None:
-            sheet.close_rest(statements.close_legs(is_sqlite), change.rest._asdict())
+            rest = change.rest._asdict()
+            sheet.close_rest(statements.close_legs(is_sqlite, rest.pop("called_too")), rest)
         for source, target in change.moves:
             for table in (t.checkpoints, t.waits):
                 sheet.close_rest(*sheet.prepared(table, {"leg_id": target}, {"leg_id": source}))
@@ -331,10 +352,10 @@ def _waits(sheet: Sheet, change: Change) -> None:
                 f"wait {wait.id} is no longer {was.status.value}",
             )
         if wait.kind is WaitKind.HUMAN:
-            _desks(sheet, was, wait)
+            _desks(sheet, change.intent, was, wait)
 
 
-def _desks(sheet: Sheet, was: Wait | None, wait: Wait) -> None:
+def _desks(sheet: Sheet, intent: Intent | None, was: Wait | None, wait: Wait) -> None:
     """In whose inbox the wait is, until when, and who may not answer it."""
     if was is None and wait.status is not WaitStatus.OPEN:
         # Brought along from the intent this one repeats: nobody was asked anew.
@@ -342,10 +363,12 @@ def _desks(sheet: Sheet, was: Wait | None, wait: Wait) -> None:
     desk = {"wanted_at": wait.wanted_at or NEVER, "closed_at": wait.closed_at}
     before, after = (set(was.to), set(wait.to)) if was is not None else (set(), {EVERYBODY, *wait.to})
     for owner in sorted(after - before):
-        sheet.insert_new(
-            t.wait_owners,
-            {"owner": owner, "wait_id": wait.id, "task_type": wait.request.get("task_type"), **desk},
-        )
+        narrowed = {
+            "task_type": wait.request.get("task_type"),
+            "intent_type": intent.type if intent is not None else None,
+            "intent_owner": intent.owner if intent is not None else None,
+        }
+        sheet.insert_new(t.wait_owners, {"owner": owner, "wait_id": wait.id, **narrowed, **desk})
     for owner in sorted(before - after):
         sheet.delete(t.wait_owners, {"owner": owner, "wait_id": wait.id})
     if was is not None and (was.wanted_at, was.closed_at) != (wait.wanted_at, wait.closed_at):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import absurd_peer, celery_plain, dbos_peer, floor, ours
+from tests.bench import absurd_peer, celery_plain, dbos_peer, floor, ours, pipelines
 from tests.bench.harness import Column, Ratio, Workload
 
 STEPS = Workload(
@@ -107,4 +107,41 @@ TIMERS = Workload(
     cases=(*celery_plain.TIMERS, *ours.TIMERS),
 )
 
-WORKLOADS = (STEPS, ONE_LEG, ORDINARY, CRASHES, TIMERS)
+CHAINS = Workload(
+    name="chains",
+    title="Chains of 50",
+    about=(
+        "40 chains of 50 trivial tasks (8 in a quick run), submitted one after the other and all under way at once, from "
+        "the first submit to the last end, on one worker of two prefork processes. For axme they are ordinary tasks in "
+        "a submitted canvas: every link is a message of its own and its end is in the ledger before the next begins. DBOS "
+        "and Absurd have no chain of tasks; their 50 steps run one after the other in the process that has the flow."
+    ),
+    columns=(
+        Column(key="flows_per_second", title="chains/s"),
+        Column(key="links_per_second", title="links/s"),
+    ),
+    ratios=(Ratio(key="throughput", title="links/s, plain Celery = 1", of="links_per_second"),),
+    rounds=2,
+    cases=pipelines.CHAINS,
+)
+
+GROUPS = Workload(
+    name="groups",
+    title="Chords of 100 to 10,000",
+    about=(
+        "A chord of trivial tasks whose body counts what it was given, from before its submission to its result, on one "
+        "worker of two prefork processes. For axme every member is a leg, whose end counts in the ledger's join; the "
+        "last column shows whether a leg costs more in a large group than in a small one."
+    ),
+    columns=(
+        Column(key="submit_s", title="submit, s"),
+        Column(key="done_s", title="to the result, s"),
+        Column(key="legs_per_second", title="legs/s"),
+        Column(key="ms_per_leg", title="ms a leg"),
+    ),
+    ratios=(Ratio(key="growth", title="ms a leg, chord of 100 = 1", of="ms_per_leg"),),
+    rounds=1,
+    cases=pipelines.GROUPS,
+)
+
+WORKLOADS = (STEPS, ONE_LEG, ORDINARY, CHAINS, GROUPS, CRASHES, TIMERS)

@@ -160,7 +160,7 @@ class Stage:
         spec = importlib.util.spec_from_file_location(f"{self.project_name}_{next(self._modules)}", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        with _environment({**self.environment, "E2E_CLIENT": "1"}):
+        with _environment(self.environment):
             spec.loader.exec_module(module)
         module.app.finalize()
         return module

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Response
 
-from ... import agents
+from ... import agents, subscriptions
 from ...durations import utc_iso
 from ...errors import BadInput, NotFound
 from ...model import JsonDict
@@ -46,8 +46,6 @@ def put_agent(agent: str) -> JsonDict:
     needs_voice(actor, where)
     _refuse_strangers(where, actor)
     mode, url = fields.line("delivery_mode", longest=16), fields.line("callback_url", longest=2048)
-    if url is not None:
-        _check_url(url)
     if mode == "http" and url is None:
         known = house().rt.ledger.mailboxes.agent(where)
         if known is None or known.callback_url is None:
@@ -56,7 +54,13 @@ def put_agent(agent: str) -> JsonDict:
         house().rt, where, owner=actor.owner, display_name=fields.line("display_name"), delivery_mode=mode,
         callback_url=url, status=fields.line("status", longest=16),
     )  # fmt: skip
-    return {"ok": True, "agent": shown(made)}
+    found: JsonDict = {"ok": True, "agent": shown(made)}
+    if made.callback_url is not None:
+        # Whoever speaks for the agent must be able to check what it is sent.
+        found["callback_secret"] = subscriptions.subscription_of_url(
+            house().rt, made.callback_url, owner=made.owner
+        ).secret
+    return found
 
 
 @blueprint.get("/agents/<path:agent>/policy", merge_slashes=False)
@@ -96,11 +100,6 @@ def _refuse_strangers(where: str, actor: Actor) -> None:
     known = house().rt.ledger.mailboxes.agent(where)
     if known is not None and known.seen_at is not None and not actor.sees(known.owner) and voice(actor) != where:
         raise NotFound("agent", where)
-
-
-def _check_url(url: str) -> None:
-    if not url.startswith(("https://", "http://")) or len(url) < 8:
-        raise BadInput("callback_url must be an https:// address")
 
 
 def shown(agent: Agent) -> JsonDict:

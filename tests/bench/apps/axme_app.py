@@ -24,6 +24,12 @@ def nothing(number: int) -> int:
     return number
 
 
+@app.task
+def length(values: list[int]) -> int:
+    """The body of a chord: how much came together."""
+    return len(values)
+
+
 @axme.task
 def intent_of_nothing(number: int) -> int:
     return number

@@ -19,6 +19,12 @@ def nothing(number: int) -> int:
 
 
 @app.task
+def length(values: list[int]) -> int:
+    """The body of a chord: how much came together."""
+    return len(values)
+
+
+@app.task
 def page(number: int, log: str) -> int:
     """A step of the crash flow; passes on the number of the next."""
     return crash.page(log, number) + 1
