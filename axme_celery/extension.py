@@ -23,9 +23,11 @@ from . import (
     answer,
     beat,
     callbacks,
+    calling,
     codec,
     foresee,
     forms,
+    leg,
     notices,
     notifiers,
     outbound,
@@ -336,6 +338,10 @@ class Axme(People):
     def call(self, task: Any, signature: Signature) -> Any:
         """``.delay()`` of an ``@axme.task``: submit, and return the AsyncResult of its leg, with ``intent_id``."""
         read = self.read_work(signature)
+        running = leg.current()
+        if running is not None:
+            # A body that runs again finds the intent it made.
+            read = calling.placed(running, read)
         (intent,) = submit.submit(self.runtime, [Submission(work=read)])
         result = task.AsyncResult(read.leg_id)
         result.intent_id = intent.id

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from celery import Celery, chain, chord, group
+from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
 
 from axme_celery import Axme, BadSetting, IntentFailed, LedgerUnavailable, NotJson, calls
@@ -212,6 +213,7 @@ def test_a_caller_that_dies_before_it_sends_leaves_a_message_to_the_outbox(stage
     with monkeypatch.context() as patched:
         patched.setattr(stage.axme.calls, "_send", die)
         patched.setattr(stage.axme.calls, "_take_back", lambda *_: None)
+        patched.setattr(stage.axme.runtime.relay, "settled", lambda *_: None)
         with pytest.raises(Dies):
             add.delay(1)
     stage.pass_time("9s")
@@ -479,6 +481,27 @@ def test_a_named_task_is_retried_by_celerys_rules(stage, app):
 
     assert result.get(timeout=1) == 3
     assert only(stage).legs()[0].run == 3
+
+
+def test_a_named_task_that_puts_its_message_back_gets_it_again(stage, app):
+    """``Reject(requeue=True)`` means what it means in Celery; without, the task has failed."""
+    tries = []
+
+    @app.task(name="reports.busy", shared=False, acks_late=True)
+    def busy(requeue):
+        tries.append(1)
+        if len(tries) < 3:
+            raise Reject("no room", requeue=requeue)
+        return len(tries)
+
+    result = busy.delay(True)
+    stage.run()
+    assert (result.get(timeout=1), only(stage).legs()[0].run) == (3, 3)
+
+    tries.clear()
+    busy.delay(False)
+    stage.run()
+    assert next(iter(stage.axme.intents())).status is Status.FAILED
 
 
 def test_a_named_task_that_fails_is_a_dead_letter(stage, app):
