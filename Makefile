@@ -39,6 +39,10 @@ chaos: $(VENV)/.test ## thousands of crashes at every commit and publish; prints
 soak: $(VENV)/.test ## hours of load with workers, brokers and databases failing
 	$(BIN)/python -m tests.chaos soak $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(VENV)/.test ## 10,000 requests made up from the OpenAPI document, with every check there is
+	$(BIN)/python -m tests.web.fuzz $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.bench ## the benchmarks, written to docs/benchmarks.md
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flask import Response
+from werkzeug.exceptions import MethodNotAllowed
 
 from ... import agents, subscriptions
 from ...durations import utc_iso
@@ -42,6 +43,9 @@ def get_agent(agent: str) -> Response:
 def put_agent(agent: str) -> JsonDict:
     """Make an agent known, or change it: its name, how it is told (``delivery_mode``, ``callback_url``), its status."""
     actor, fields = need(Role.APPROVER), Fields(body())
+    if agent.endswith(("/intents", "/intents/stream")):
+        # What an agent takes its intents from, and no agent of that name.
+        raise MethodNotAllowed(["GET"])
     where = resolved(agent, actor)
     needs_voice(actor, where)
     _refuse_strangers(where, actor)

@@ -170,6 +170,9 @@ class Fields:
         value = self._given.get(name)
         if value is None:
             return None
+        if isinstance(value, float) and value.is_integer():
+            # JSON has one kind of number: 7.0 is a whole one.
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise BadInput(f"{self._named(name)} must be a whole number from {least} to {most}")
         return value
