@@ -31,7 +31,7 @@ from celery.app.task import Context
 from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 
-from . import calling, leg, submit, work
+from . import calling, leg, submit, trace, work
 from .begin import Submission
 from .errors import AxmeError, BadSetting
 from .model import Work
@@ -105,7 +105,7 @@ class Calls:
         try:
             patterns = self._axme.settings.tasks
         except BadSetting as refused:
-            if self._axme.app.conf.get("axme_tasks") or self._axme.app.conf.get("AXME_TASKS"):
+            if self._axme.names_tasks:
                 raise
             if not self._refused:
                 self._refused = True
@@ -121,7 +121,7 @@ class Calls:
             read = self._read(given)
             running = leg.current()
             if running is None:
-                kept = submit.keep_call(self._axme.runtime, Submission(work=read))
+                kept = submit.keep_call(self._axme.runtime, Submission(work=read, trace=trace.carried()))
             else:
                 read = calling.placed(running, read)
                 kept = calling.call(running, read)
@@ -136,7 +136,9 @@ class Calls:
         if row is None:
             return self._result(given, read.leg_id, intent.id)
         mark = {"intent": intent.id, "run": row.run}
-        given = {**given, "task_id": read.leg_id, "headers": {**(given.get("headers") or {}), work.HEADER: mark}}
+        # With the trace it was called in, as every later message of this leg.
+        headers = {**(read.signature["options"].get("headers") or {}), work.HEADER: mark}
+        given = {**given, "task_id": read.leg_id, "headers": headers}
         try:
             result = self._send(**given)
         except (OperationalError, OSError) as error:

@@ -114,6 +114,12 @@ class Axme(People):
             self._settings = self.read_settings()
         return self._settings
 
+    @property
+    def names_tasks(self) -> bool:
+        """Whether ``axme_tasks`` is given, be the settings in order or not."""
+        conf = self.app.conf
+        return bool(self._overrides.get("tasks") or conf.get("axme_tasks") or conf.get("AXME_TASKS"))
+
     def read_settings(self, **overrides: Any) -> Settings:
         """The settings as the application's configuration has them now, but for these. Raises BadSetting."""
         conf = self.app.conf
@@ -342,7 +348,7 @@ class Axme(People):
         if running is not None:
             # A body that runs again finds the intent it made.
             read = calling.placed(running, read)
-        (intent,) = submit.submit(self.runtime, [Submission(work=read)])
+        (intent,) = submit.submit(self.runtime, [Submission(work=read, trace=trace.carried())])
         result = task.AsyncResult(read.leg_id)
         result.intent_id = intent.id
         return result
@@ -353,7 +359,7 @@ class Axme(People):
         record = self.runtime.ledger.leg_record(read.leg_id, history=False)
         if record is not None:
             return {"intent": record.intent.id, "run": record.leg.run}
-        kept = submit.keep_call(self.runtime, Submission(work=read))
+        kept = submit.keep_call(self.runtime, Submission(work=read, trace=trace.carried()))
         if kept.row is not None:
             # Its message is here; it need not be sent.
             self.runtime.relay.settled([kept.row.id])

@@ -10,7 +10,7 @@ from celery import Celery, chain, chord, group
 from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
 
-from axme_celery import Axme, BadSetting, IntentFailed, LedgerUnavailable, NotJson, calls
+from axme_celery import Axme, BadSetting, IntentFailed, LedgerUnavailable, NotJson, calls, trace
 from axme_celery.model import LegStatus, Status
 from axme_celery.testing import Stage
 
@@ -522,6 +522,22 @@ def test_a_named_task_that_fails_is_a_dead_letter(stage, app):
     assert only(stage).legs()[0].status is LegStatus.FAILED
 
 
+# -- the trace -------------------------------------------------------------------------------------------
+
+
+def test_a_call_carries_on_the_trace_it_was_made_in(stage, add):
+    """In the intent, in its message, and in every later one."""
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    with trace.within({"traceparent": parent}):
+        add.delay(1)
+    (_, _, message) = stage._worker._messages[0]
+
+    assert message.headers["traceparent"] == parent
+    assert stage.axme.runtime.ledger.intent(only(stage).id).trace["traceparent"] == parent
+    assert only(stage).legs()[0].signature["options"]["headers"]["traceparent"] == parent
+
+
 # -- settings -----------------------------------------------------------------------------------------
 
 
@@ -552,6 +568,10 @@ def test_refused_settings_are_raised_where_calls_are_promises():
     """Which calls are promises cannot be known then."""
     with pytest.raises(BadSetting, match="axme_tasks is 5"):
         make(axme_tasks=5).send_task("reports.add")
+    given = Celery("given", broker="memory://", set_as_current=False)
+    Axme(given, tasks=["reports.*"], tick=1)
+    with pytest.raises(BadSetting, match="axme_tick"):
+        given.send_task("reports.add")
 
 
 def test_a_header_less_chord_body_is_named_too(stage, add, app):
