@@ -43,7 +43,8 @@ def offer(rt: Runtime, delivery: Delivery) -> bool:
         agent = rt.ledger.mailboxes.agent(leg.task)
         if intent is not None and agent is not None and agent.delivery_mode == "http" and agent.callback_url:
             _push(rt, agent, intent, leg)
-        best_effort(lambda: rt.tracker.tell({leg.task: rt.ledger.mailboxes.cursor(leg.task)}))
+        if agent is not None:
+            best_effort(lambda: rt.tracker.tell({leg.task: agent.cursor}))
     return True
 
 

@@ -452,7 +452,7 @@ def test_a_task_bound_to_a_type_runs_it_whoever_it_is_for(stage, axme):
     """Ordinary tasks can be bound as well."""
 
     @axme.handles("intent.analytics.export.v1")
-    @axme.app.task(name="export")
+    @axme.app.task(shared=False, name="export")
     def export(payload):
         return payload
 
@@ -577,11 +577,11 @@ def test_an_agent_is_called_only_where_it_may_be(rt, stage):
 def test_an_agent_is_a_node_of_a_pipeline(stage, rt, axme, listen):
     """It is given the result before it, and what it answers goes on."""
 
-    @axme.app.task(name="double")
+    @axme.app.task(shared=False, name="double")
     def double(number):
         return number * 2
 
-    @axme.app.task(name="plus_one")
+    @axme.app.task(shared=False, name="plus_one")
     def plus_one(answer):
         return answer["n"] + 1
 
@@ -597,7 +597,7 @@ def test_an_agent_is_a_node_of_a_pipeline(stage, rt, axme, listen):
 def test_an_agent_that_fails_fails_its_pipeline(stage, rt, axme, listen):
     """With its error."""
 
-    @axme.app.task(name="double")
+    @axme.app.task(shared=False, name="double")
     def double(number):
         return number * 2
 

@@ -328,7 +328,7 @@ def test_a_trace_goes_from_the_request_into_every_leg(api, create, axme, stage):
     """It is kept in the intent, in the messages of its legs, in what they begin, and what agents are handed."""
     seen = []
 
-    @axme.app.task(name="inner", bind=True)
+    @axme.app.task(shared=False, name="inner", bind=True)
     def inner(self, payload):
         seen.append((self.request.get("traceparent"), self.request.get("tracestate")))
 
