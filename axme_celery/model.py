@@ -546,6 +546,8 @@ class Decision:
     #: Form data, as given.
     data: Any
     decided_at: datetime | None
+    #: [{"by", "outcome", "comment", "at"}]: everybody's, where several were needed.
+    votes: tuple[JsonDict, ...] = ()
 
     @property
     def approved(self) -> bool:

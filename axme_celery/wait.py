@@ -112,7 +112,7 @@ def wait_for_human(
     if wait.status is WaitStatus.EXPIRED and on_timeout == "fail":
         raise WaitTimedOut(wait.id, wait.title, wait.timeout_at)
     data = None if wait.data is None else leg.rt.codec.decode(wait.data)
-    return Decision(wait.outcome or "", wait.answered_by, wait.comment, data, wait.closed_at)
+    return Decision(wait.outcome or "", wait.answered_by, wait.comment, data, wait.closed_at, wait.votes)
 
 
 def wait_for_tool(
