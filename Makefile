@@ -55,6 +55,14 @@ celery-suite: $(VENV)/.test ## Celery's own tests without us and with us; ARGS=i
 experiments: $(VENV)/.test ## what kills do to plain Celery and to the same tasks here; written to docs/guarantees.md
 	$(BIN)/python -m tests.experiments $(ARGS)
 
+.PHONY: live
+live: $(VENV)/.test ## from a click to the task, a thousand live pages, a thousand cuts; prints the figures
+	$(BIN)/python -m tests.live $(ARGS)
+
+.PHONY: browser
+browser: $(VENV)/.test ## the pages in a real browser, with pictures of them in build/pages
+	AXME_PICTURES=build/pages CI=true $(BIN)/python -m pytest tests/browser $(PYTEST)
+
 .PHONY: docs
 docs: $(VENV)/.test ## the parts of the pages that are written from the code
 	$(BIN)/python -m tests.docs.draw_lifecycle
