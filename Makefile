@@ -39,6 +39,10 @@ chaos: $(VENV)/.test ## thousands of crashes at every commit and publish; prints
 soak: $(VENV)/.test ## hours of load with workers, brokers and databases failing
 	$(BIN)/python -m tests.chaos soak $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(VENV)/.test ## 10,000 requests made up from the OpenAPI document, with every check there is
+	$(BIN)/python -m tests.web.fuzz $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.bench ## the benchmarks, written to docs/benchmarks.md
 	$(BIN)/python -m tests.bench $(ARGS)
@@ -50,6 +54,14 @@ celery-suite: $(VENV)/.test ## Celery's own tests without us and with us; ARGS=i
 .PHONY: experiments
 experiments: $(VENV)/.test ## what kills do to plain Celery and to the same tasks here; written to docs/guarantees.md
 	$(BIN)/python -m tests.experiments $(ARGS)
+
+.PHONY: live
+live: $(VENV)/.test ## from a click to the task, a thousand live pages, a thousand cuts; prints the figures
+	$(BIN)/python -m tests.live $(ARGS)
+
+.PHONY: browser
+browser: $(VENV)/.test ## the pages in a real browser, with pictures of them in build/pages
+	AXME_PICTURES=build/pages CI=true $(BIN)/python -m pytest tests/browser $(PYTEST)
 
 .PHONY: docs
 docs: $(VENV)/.test ## the parts of the pages that are written from the code

@@ -54,7 +54,11 @@ def is_pipeline(legs: Sequence[Leg]) -> bool:
 
 def recorded(rt: Runtime, intent_id: str, legs: list[Leg]) -> Recorded:
     """All that the ledger has of this pipeline, whose legs these are."""
-    return Recorded(legs, rt.ledger.joins(intent_id), rt.ledger.checkpoints(intent_id), rt.ledger.waits(intent_id))
+    ids = {leg.id for leg in legs}
+    # Not what was recorded of legs that these have called.
+    checkpoints = [one for one in rt.ledger.checkpoints(intent_id) if one.leg_id in ids]
+    waits = [one for one in rt.ledger.waits(intent_id) if one.leg_id in ids]
+    return Recorded(legs, rt.ledger.joins(intent_id), checkpoints, waits)
 
 
 def cut_before(old: Intent, found: Recorded, before: str) -> Cut:

@@ -11,10 +11,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from . import lifecycle
+from . import lifecycle, wire
 from .beats import best_effort, carry_out, occasion
 from .errors import BadInput, HandledByQueue, IntentEnded, NotFound, StaleChange, StaleGeneration
+from .fanout import delivery_of, named_id, notify_subscription
+from .hooks import HookEvent
 from .model import Change, Delivery, Intent, JsonDict, Leg, LegStatus, Status
+from .outbound import check_url
 from .parties import MODES, Agent, HandOut, Message, Policy, address, is_address
 from .ports import Runtime
 from .texts import line, text
@@ -37,8 +40,39 @@ def offer(rt: Runtime, delivery: Delivery) -> bool:
         now, intent = rt.ledger.now(), rt.ledger.intent(leg.intent_id)
         owner = None if intent is None else intent.owner
         rt.ledger.mailboxes.offer(Agent(address=leg.task, owner=owner, created_at=now, updated_at=now), delivery)
-        best_effort(lambda: rt.tracker.tell({leg.task: rt.ledger.mailboxes.cursor(leg.task)}))
+        agent = rt.ledger.mailboxes.agent(leg.task)
+        if intent is not None and agent is not None and agent.delivery_mode == "http" and agent.callback_url:
+            _push(rt, agent, intent, leg)
+        if agent is not None:
+            best_effort(lambda: rt.tracker.tell({leg.task: agent.cursor}))
     return True
+
+
+def _push(rt: Runtime, agent: Agent, intent: Intent, leg: Leg) -> None:
+    """Tell an agent that is called rather than listens, by the webhooks' way: signed, tried for days, each once."""
+    if agent.callback_url is None or agent.status != "active":
+        return
+    now = rt.ledger.now()
+    named = notify_subscription(agent.callback_url, agent.owner, now)
+    known = rt.ledger.hooks.subscriptions_by_ids([named.id])
+    event = HookEvent(
+        # One for each time the leg is offered, also when nobody began it in time and it is offered again.
+        id=named_id("push", leg.id, leg.run, leg.resends), type="intent.delivered", owner=intent.owner, intent_id=intent.id,
+        seq=intent.seq, data=wire.text_of(pushed(agent, intent, leg)), at=now,
+    )  # fmt: skip
+    delivery = delivery_of(event, known[0] if known else named, rt.new_id(), now)
+    rt.ledger.hooks.record(subscriptions=[named], events=[event], deliveries=[delivery], durable=True)
+    rt.relay.deliver()
+
+
+def pushed(agent: Agent, intent: Intent, leg: Leg) -> JsonDict:
+    """What an agent is told of an intent that lies in its mailbox."""
+    return {
+        "intent_id": intent.id, "event_type": "intent.delivered", "status": intent.status.value,
+        "intent_type": intent.type, "handler": agent.address, "from_agent": intent.from_agent or intent.requester,
+        "correlation_id": intent.correlation_id, "delivery_attempt": leg.attempts + 1,
+        "payload": wire.plain(intent.payload),
+    }  # fmt: skip
 
 
 def listening(rt: Runtime, agent: str, owner: str | None) -> Agent:
@@ -333,6 +367,8 @@ def register(
         raise BadInput(f"delivery_mode is {delivery_mode[:40]!r}; it is one of {', '.join(MODES)}")
     if status is not None and status not in ("active", "suspended", "deleted"):
         raise BadInput(f"status is {status[:40]!r}; it is active, suspended or deleted")
+    if callback_url is not None:
+        check_url(callback_url)
     given: dict[str, Any] = {
         "display_name": display_name, "delivery_mode": delivery_mode, "callback_url": callback_url, "status": status,
         "send": send, "receive": receive,

@@ -417,6 +417,8 @@ class _Reader:
         value = given.get(name)
         if value is None:
             return None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10**9:
             self._wrong(f"{where}{name} is {str(value)[:80]!r}; it is a whole number of {least} or more")
             return None

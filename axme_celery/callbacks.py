@@ -33,6 +33,8 @@ def callback_url(tool: str, job_id: str) -> str:
 def url(settings: Settings, tool: str, job_id: str) -> str:
     """The same with settings given."""
     tool_job(tool, job_id)
+    if "/" in tool or {".", ".."} & set(job_id.split("/")):
+        raise BadInput("a callback URL cannot name a tool with a slash, or a job whose id has '.' or '..' for a part")
     if not settings.base_url:
         raise BadSetting("a callback URL needs axme_base_url, the address under which your pages are reached")
     base = settings.base_url.rstrip("/")

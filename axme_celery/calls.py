@@ -31,7 +31,7 @@ from celery.app.task import Context
 from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 
-from . import submit, work
+from . import calling, leg, submit, trace, work
 from .begin import Submission
 from .errors import AxmeError, BadSetting
 from .model import Work
@@ -105,7 +105,7 @@ class Calls:
         try:
             patterns = self._axme.settings.tasks
         except BadSetting as refused:
-            if self._axme.app.conf.get("axme_tasks") or self._axme.app.conf.get("AXME_TASKS"):
+            if self._axme.names_tasks:
                 raise
             if not self._refused:
                 self._refused = True
@@ -119,7 +119,12 @@ class Calls:
         given = self._bound(name, args, options)
         try:
             read = self._read(given)
-            kept = submit.keep_call(self._axme.runtime, Submission(work=read))
+            running = leg.current()
+            if running is None:
+                kept = submit.keep_call(self._axme.runtime, Submission(work=read, trace=trace.carried()))
+            else:
+                read = calling.placed(running, read)
+                kept = calling.call(running, read)
         except AxmeError as refused:
             if not self.is_celerys_own():
                 raise
@@ -131,7 +136,9 @@ class Calls:
         if row is None:
             return self._result(given, read.leg_id, intent.id)
         mark = {"intent": intent.id, "run": row.run}
-        given = {**given, "task_id": read.leg_id, "headers": {**(given.get("headers") or {}), work.HEADER: mark}}
+        # With the trace it was called in, as every later message of this leg.
+        headers = {**(read.signature["options"].get("headers") or {}), work.HEADER: mark}
+        given = {**given, "task_id": read.leg_id, "headers": headers}
         try:
             result = self._send(**given)
         except (OperationalError, OSError) as error:
@@ -140,7 +147,8 @@ class Calls:
             self._axme.runtime.relay.send([replace(row, next_at=intent.created_at)])
             return self._result(given, read.leg_id, intent.id)
         except BaseException as error:
-            self._take_back(intent.id, error)
+            self._axme.runtime.relay.settled([row.id])
+            self._take_back(intent.id, read.leg_id, error)
             raise
         self._axme.runtime.relay.settled([row.id])
         result.intent_id = intent.id
@@ -169,11 +177,14 @@ class Calls:
             caller.add_trail(result)
         return result
 
-    def _take_back(self, intent_id: str, error: BaseException) -> None:
+    def _take_back(self, intent_id: str, leg_id: str, error: BaseException) -> None:
         """The message cannot be made (an unknown queue, a wrong option): the caller is told, and there is no promise."""
+        reason, running = f"its message could not be sent: {type(error).__name__}: {error}"[:2000], leg.current()
         try:
-            reason = f"its message could not be sent: {type(error).__name__}: {error}"
-            submit.cancel(self._axme.runtime, intent_id, reason=reason[:2000], by=None)
+            if running is not None:
+                calling.take_back(running, leg_id, reason)
+            else:
+                submit.cancel(self._axme.runtime, intent_id, reason=reason, by=None)
         except AxmeError as away:
             log.warning("intent %s of a call that failed was not canceled: %s", intent_id, away)
 

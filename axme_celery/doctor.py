@@ -239,7 +239,7 @@ def visibility_timeout(facts: Facts) -> Finding | None:
             Level.PROBLEM, "visibility timeout",
             f"{task} is due in {words(countdown)}, but the broker hands a message out again every {words(timeout)}: "
             f"it will run more than once",
-            "make it an @axme.task, whose long countdowns are kept in the ledger, "
+            "name it in axme_tasks or make it an @axme.task, whose long countdowns are kept in the ledger, "
             'or raise broker_transport_options["visibility_timeout"] above the longest countdown',
         )  # fmt: skip
     if timeout < facts.lease_seconds:

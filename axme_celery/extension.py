@@ -23,9 +23,11 @@ from . import (
     answer,
     beat,
     callbacks,
+    calling,
     codec,
     foresee,
     forms,
+    leg,
     notices,
     notifiers,
     outbound,
@@ -111,6 +113,12 @@ class Axme(People):
         if self._settings is None:
             self._settings = self.read_settings()
         return self._settings
+
+    @property
+    def names_tasks(self) -> bool:
+        """Whether ``axme_tasks`` is given, be the settings in order or not."""
+        conf = self.app.conf
+        return bool(self._overrides.get("tasks") or conf.get("axme_tasks") or conf.get("AXME_TASKS"))
 
     def read_settings(self, **overrides: Any) -> Settings:
         """The settings as the application's configuration has them now, but for these. Raises BadSetting."""
@@ -336,7 +344,11 @@ class Axme(People):
     def call(self, task: Any, signature: Signature) -> Any:
         """``.delay()`` of an ``@axme.task``: submit, and return the AsyncResult of its leg, with ``intent_id``."""
         read = self.read_work(signature)
-        (intent,) = submit.submit(self.runtime, [Submission(work=read)])
+        running = leg.current()
+        if running is not None:
+            # A body that runs again finds the intent it made.
+            read = calling.placed(running, read)
+        (intent,) = submit.submit(self.runtime, [Submission(work=read, trace=trace.carried())])
         result = task.AsyncResult(read.leg_id)
         result.intent_id = intent.id
         return result
@@ -347,7 +359,7 @@ class Axme(People):
         record = self.runtime.ledger.leg_record(read.leg_id, history=False)
         if record is not None:
             return {"intent": record.intent.id, "run": record.leg.run}
-        kept = submit.keep_call(self.runtime, Submission(work=read))
+        kept = submit.keep_call(self.runtime, Submission(work=read, trace=trace.carried()))
         if kept.row is not None:
             # Its message is here; it need not be sent.
             self.runtime.relay.settled([kept.row.id])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .doctor import Facts
 from .durations import moment
 from .errors import AxmeError, BadSetting
+from .signals import keeps
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -87,7 +88,7 @@ def _configuration(app: Celery) -> Found:
         "result_backend": None if not backend or backend == "disabled://" else str(backend).partition("://")[0],
         "result_expires_seconds": _seconds(conf.result_expires),
         "result_chord_expires_seconds": _seconds(conf.get("result_chord_expires")),
-        "longest_countdown": _longest(_scheduled(conf.beat_schedule or {})),
+        "longest_countdown": _longest(_scheduled(app)),
     }
 
 
@@ -102,14 +103,21 @@ def _seconds(value: Any) -> float | None:
     return float(value) if value else None
 
 
-def _scheduled(schedule: Mapping[str, Any]) -> dict[str, float]:
-    """Task -> countdown, of beat entries that have one."""
+def _scheduled(app: Celery) -> dict[str, float]:
+    """Task -> countdown, of beat entries that have one; not of tasks whose countdowns are kept in the ledger."""
     found = {}
-    for entry in schedule.values():
+    for entry in (app.conf.beat_schedule or {}).values():
         options = (entry.get("options") or {}) if isinstance(entry, Mapping) else {}
-        if isinstance(options.get("countdown"), int | float):
+        if isinstance(options.get("countdown"), int | float) and not _is_kept(app, str(entry["task"])):
             found[str(entry["task"])] = float(options["countdown"])
     return found
+
+
+def _is_kept(app: Celery, task: str) -> bool:
+    try:
+        return keeps(app.axme, task)
+    except BadSetting:
+        return False
 
 
 def _longest(countdowns: Mapping[str, float]) -> tuple[str, float] | None:
@@ -125,7 +133,7 @@ def _broker(app: Celery) -> Found:
         driver = connection.transport.driver_type
         found: Found = {"broker": driver}
         if driver == "redis":
-            found |= _redis_broker(connection, _scheduled(app.conf.beat_schedule or {}))
+            found |= _redis_broker(connection, _scheduled(app))
         elif driver == "sqs":
             found["visibility_timeout_seconds"] = float(connection.transport_options.get("visibility_timeout", 1800))
         return found

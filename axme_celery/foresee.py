@@ -61,6 +61,9 @@ def _arguments(leg: Leg, given: Any) -> tuple[list[Any], JsonDict]:
                 kwargs["job_id"] = _job_id(given)
         case "AGENT":
             target = args[0] if args else kwargs.get("target")
+            if isinstance(target, str) and len(args) < 2 and kwargs.get("payload") is None:
+                # An agent outside Celery is handed the result as its payload, which is an object.
+                kwargs["payload"] = given if isinstance(given, Mapping) else {"input": given}
             if isinstance(target, Mapping) and not target.get("immutable"):
                 target = {**target, "args": [given, *(target.get("args") or ())]}
                 args, kwargs = [target, *args[1:]], {k: v for k, v in kwargs.items() if k != "target"}

@@ -86,6 +86,8 @@ class RunningLeg:
     #: Recorded, and not asked for by this run so far.
     _unasked: set[tuple[str, int]] = field(default_factory=set)
     _calls: dict[str, int] = field(default_factory=dict)
+    #: How often the same task was called with the same arguments, by place.
+    _made: dict[tuple[str, str], int] = field(default_factory=dict)
     _positions: int = 0
     #: Steps that raised in this run, not recorded: the task may be retried and do them again.
     _raised: list[tuple[tuple[str, int], int, Exception]] = field(default_factory=list)
@@ -104,6 +106,11 @@ class RunningLeg:
         self._unasked.discard((name, nth))
         self._positions += 1
         return (name, nth), self._positions - 1
+
+    def nth_call(self, place: str, work_hash: str) -> int:
+        """Which call of this very work this is in that place, from 1."""
+        nth = self._made[place, work_hash] = self._made.get((place, work_hash), 0) + 1
+        return nth
 
     def raised(self, key: tuple[str, int], position: int, error: Exception) -> None:
         """A step raised. Should the body handle that and go on, the failure becomes part of the record."""

@@ -124,9 +124,9 @@ class Intent:
     work_hash: str = ""
     #: JSON text.
     payload: str = "{}"
-    #: JSON text; set when COMPLETED.
+    #: JSON text; set when COMPLETED, or when all but what was called of it is.
     result: str | None = None
-    #: {"code", "message", ...}; set when FAILED, CANCELED or TIMED_OUT.
+    #: {"code", "message", ...}; set when FAILED, CANCELED or TIMED_OUT, or when only what was called of it goes on.
     error: JsonDict | None = None
     deadline_at: datetime | None = None
     created_at: datetime
@@ -155,6 +155,8 @@ class Intent:
     threaded: bool = False
     #: W3C trace context it was submitted in: {"traceparent", "tracestate"}.
     trace: JsonDict | None = None
+    #: How many legs that its tasks called have not ended: until then it does not end by itself.
+    called_open: int = 0
     #: Hash of the last event: the head of the audit chain.
     head_hash: str = ""
 
@@ -198,6 +200,8 @@ class Leg:
     ended_at: datetime | None = None
     #: True when a chord of Celery's own, not of a plan, waits for it.
     in_chord: bool = False
+    #: The leg whose task called this one while it ran; None for the work the intent was submitted with.
+    called_by: str | None = None
     #: Where in the canvas it was compiled from: "1.header[3]"; "" when it is the whole work.
     node: str = ""
     #: Its place among the legs of its intent.
@@ -219,7 +223,7 @@ class Leg:
     @property
     def is_last(self) -> bool:
         """True when its end is the intent's."""
-        return self.join_id is None and self.followers == 0
+        return self.called_by is None and self.join_id is None and self.followers == 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -397,6 +401,8 @@ class Rest(NamedTuple):
     intent_id: str
     at: datetime
     error: JsonDict | None = None
+    #: Whether legs that its tasks called end with it.
+    called_too: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -540,6 +546,8 @@ class Decision:
     #: Form data, as given.
     data: Any
     decided_at: datetime | None
+    #: [{"by", "outcome", "comment", "at"}]: everybody's, where several were needed.
+    votes: tuple[JsonDict, ...] = ()
 
     @property
     def approved(self) -> bool:

@@ -40,12 +40,16 @@ def after(rt: Runtime, changes: Sequence[Change]) -> None:
             come_to_rest(rt, leg.intent_id)
 
 
+#: Events after which an open wait may be all that is left.
+_LEAVES = frozenset({"intent.wait_opened", "intent.called_ended", "intent.work_done", "intent.work_failed"})
+
+
 def _may_rest(change: Change) -> bool:
     """Whether this may have been the last that went on beside an open wait."""
     if not change.legs or (change.intent is not None and change.intent.status.is_final):
         return False
     arrived = bool(change.counts) and not change.reached
-    return arrived or any(event.type == "intent.wait_opened" for event in change.events)
+    return arrived or any(event.type in _LEAVES for event in change.events)
 
 
 def pass_join(rt: Runtime, join_id: str) -> int:

@@ -52,6 +52,11 @@ class Policy:
     #: Addresses, also as patterns: "agent://acme/*".
     entries: tuple[str, ...] = ()
 
+    @classmethod
+    def read(cls, kept: dict[str, Any]) -> Policy:
+        """As the ledger keeps it."""
+        return cls(kept["mode"], tuple(kept["entries"]))
+
     def allows(self, other: str | None) -> bool:
         """Whether this one is among whom it allows. ``None``: somebody who is no agent."""
         listed = other is not None and any(fnmatchcase(other, entry) for entry in self.entries)

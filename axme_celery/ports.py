@@ -6,7 +6,7 @@ doors wire it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -235,6 +235,7 @@ class Views(Protocol):
     """
 
     def seqs(self, intent_ids: Sequence[str]) -> dict[str, int]: ...
+    def inbox_marks(self, names: Collection[str]) -> dict[str, list[str]]: ...
     def find_intents(self, filters: JsonDict, after: tuple[datetime, str] | None, limit: int) -> list[Intent]: ...
     def count_by_status(self, owner: str | None) -> dict[str, int]: ...
     def letter_groups(self, owner: str | None) -> list[JsonDict]: ...

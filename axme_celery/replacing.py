@@ -27,6 +27,11 @@ def replacing(axme: Axme, replace: Callable[..., Any]) -> Callable[..., Any]:
             return replace(sig)
         if "chord" in sig.options:
             raise ImproperlyConfigured("A signature replacing a task must not be part of a chord")
+        if running.leg.called_by is not None:
+            raise UnsupportedWork(
+                f"{running.leg.task} was called by another task of its intent, and cannot replace itself there; "
+                f"submit it, or take it out of axme_tasks"
+            )
         canvas = plain(sig)
         # Refused here, it is an error of the task's.
         axme.read_canvas(canvas)

@@ -220,6 +220,10 @@ def _carry(axme: Axme, task: Task, request: Context, run: int, call: Callable[[]
             # The task says its result is of no interest; its intent has done what it promised.
             return None
         except Reject as error:
+            if error.requeue:
+                # As to a broker: it is delivered again, at once and as often as the task says so.
+                read = axme.read_work(task.signature_from_request(request))
+                raise RetryAsked(read.signature, None, f"the task put its message back: {error.reason}") from error
             raise AxmeError(f"the task rejected its message: {error.reason}") from error
         finally:
             _retried.reset(token)
@@ -352,6 +356,11 @@ class LegTask(Task):  # type: ignore[misc]
             log.warning("the message of %s leaves without an intent: %s", self.name, refused)
             with calls.as_it_is():
                 return super().apply_async(args, kwargs, task_id=task_id, producer=producer, **options)
+
+
+def keeps(axme: Axme, name: str) -> bool:
+    """Whether calls of this task become intents: it is an ``@axme.task``, or named in ``axme_tasks``. Raises BadSetting."""
+    return isinstance(axme.app.tasks.get(name), LegTask) or axme.calls.takes(name)
 
 
 # -- what a worker's parent sees ------------------------------------------------------

@@ -174,6 +174,9 @@ def replay(rt: Runtime, id: str, *, by: str | None, reason: str | None = None) -
             f"replay its intent {letter.intent_id} by that id if it has failed too"
         )
     intent = _known(rt, letter.intent_id if letter is not None else id)
+    called = None if letter is None or letter.leg_id is None else rt.ledger.leg_record(letter.leg_id, history=False)
+    if letter is not None and called is not None and called.leg.called_by is not None:
+        return _repeat_called(rt, intent, called.leg, letter, by=by, reason=reason)
     if intent.status is Status.COMPLETED:
         raise IntentEnded(intent.id, intent.status.value, intent.ended_at)
     if not intent.status.is_final:
@@ -254,15 +257,43 @@ def _repeat(
         old,
         id=intent_id, key=None, status=Status.CREATED, waiting_reason=None, seq=0, result=None, error=None,
         deadline_at=None if span is None else on.now + span, created_at=on.now, updated_at=on.now, ended_at=None,
-        requester=by or old.requester, parent_wait_id=None, replay_of=old.id, handler=None, head_hash="",
+        requester=by or old.requester, parent_wait_id=None, replay_of=old.id, handler=None, called_open=0, head_hash="",
     )  # fmt: skip
-    legs = rt.ledger.legs(old.id)
+    # What these have called, they call again.
+    legs = [leg for leg in rt.ledger.legs(old.id) if leg.called_by is None]
     if again.is_pipeline(legs):
         found = again.recorded(rt, old.id, legs)
         cut = None if before is None else again.cut_before(old, found, before)
         return again.repeat(rt, old, intent, found, cut, letters, by=by, reason=_why(reason))
-    (leg,) = legs
-    checkpoints, waits = rt.ledger.checkpoints(old.id), rt.ledger.waits(old.id)
+    return _repeat_leg(rt, old, intent, legs[0], before=before, by=by, reason=reason, letters=letters, on=on)
+
+
+def _repeat_called(
+    rt: Runtime, old: Intent, leg: Leg, letter: DeadLetter, *, by: str | None, reason: str | None
+) -> Intent:
+    """A called leg that failed, as an intent of its own: the one it belonged to has its outcome, or will."""
+    if letter.state != "OPEN":
+        raise BadInput(f"dead letter {letter.id} was already {letter.state.lower()} by {letter.closed_by}")
+    on, signature = occasion(rt), leg.signature
+    payload = rt.codec.encode(
+        {"task": leg.task, "args": signature.get("args"), "kwargs": signature.get("kwargs")}, what="payload",
+        limit_bytes=8 * rt.settings.payload_bytes, setting="axme_payload_bytes",
+    )  # fmt: skip
+    intent = Intent(
+        id=rt.new_id(), type=leg.task, status=Status.CREATED, payload=payload, created_at=on.now, updated_at=on.now,
+        requester=by or old.requester, correlation_id=old.correlation_id, tags=old.tags, owner=old.owner, trace=old.trace,
+        replay_of=old.id,
+    )  # fmt: skip
+    return _repeat_leg(rt, old, intent, leg, before=None, by=by, reason=reason, letters=[letter], on=on)
+
+
+def _repeat_leg(
+    rt: Runtime, old: Intent, intent: Intent, leg: Leg, *, before: str | None, by: str | None, reason: str | None,
+    letters: Sequence[DeadLetter], on: lifecycle.Occasion,
+) -> Intent:  # fmt: skip
+    """This new intent, with what was recorded of one leg of an old one."""
+    checkpoints = [one for one in rt.ledger.checkpoints(old.id) if one.leg_id == leg.id]
+    waits = [one for one in rt.ledger.waits(old.id) if one.leg_id == leg.id]
     if before is None:
         position = lifecycle.replay_from(checkpoints, waits)
     else:
@@ -271,11 +302,11 @@ def _repeat(
     options = {k: v for k, v in (leg.signature.get("options") or {}).items() if k not in _OF_ONE_LIFE}
     signature = {**leg.signature, "options": {**options, "task_id": leg_id}}
     new = Leg(
-        id=leg_id, intent_id=intent_id, task=leg.task, signature=signature, max_attempts=leg.max_attempts,
+        id=leg_id, intent_id=intent.id, task=leg.task, signature=signature, max_attempts=leg.max_attempts,
         on_drift=leg.on_drift, created_at=on.now, in_chord=leg.in_chord,
     )  # fmt: skip
     change = lifecycle.repeat(intent, new, checkpoints, waits, upto=position, by=by, reason=_why(reason), on=on)
-    change = replace(change, closes=tuple((x.id, "REPLAYED", intent_id, by, _why(reason)) for x in letters))
+    change = replace(change, closes=tuple((x.id, "REPLAYED", intent.id, by, _why(reason)) for x in letters))
     try:
         (change,) = rt.ledger.commit(change)
     except StaleChange:

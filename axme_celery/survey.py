@@ -24,7 +24,7 @@ from .advice import Entry, ProjectFacts, TaskFacts, Use
 from .calls import NEVER
 from .durations import words
 from .errors import AxmeError
-from .signals import LegTask
+from .signals import LegTask, keeps
 
 #: Of brokers that give a message out again, unless told otherwise.
 VISIBILITY_SECONDS = {"redis": 3600.0, "rediss": 3600.0, "sentinel": 3600.0, "sqs": 1800.0}
@@ -61,7 +61,7 @@ def _task(app: Celery, task: Task, retried: set[str]) -> TaskFacts:
     limit = task.time_limit if task.time_limit is not None else app.conf.task_time_limit
     return TaskFacts(
         name=task.name,
-        kept=isinstance(task, LegTask) or _is_named(app, task.name),
+        kept=_is_kept(app, task),
         acks_late=bool(task.acks_late),
         reject_on_worker_lost=bool(task.reject_on_worker_lost),
         ignore_result=bool(task.ignore_result),
@@ -70,13 +70,13 @@ def _task(app: Celery, task: Task, retried: set[str]) -> TaskFacts:
     )
 
 
-def _is_named(app: Celery, name: str) -> bool:
+def _is_kept(app: Celery, task: Task) -> bool:
     axme = getattr(app, "axme", None)
     try:
-        return axme is not None and bool(axme.calls.takes(name))
+        return axme is not None and keeps(axme, task.name)
     except AxmeError:
         # The settings are refused: the doctor says so.
-        return False
+        return isinstance(task, LegTask)
 
 
 def _entries(app: Celery) -> Iterator[Entry]:

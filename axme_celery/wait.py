@@ -112,7 +112,7 @@ def wait_for_human(
     if wait.status is WaitStatus.EXPIRED and on_timeout == "fail":
         raise WaitTimedOut(wait.id, wait.title, wait.timeout_at)
     data = None if wait.data is None else leg.rt.codec.decode(wait.data)
-    return Decision(wait.outcome or "", wait.answered_by, wait.comment, data, wait.closed_at)
+    return Decision(wait.outcome or "", wait.answered_by, wait.comment, data, wait.closed_at, wait.votes)
 
 
 def wait_for_tool(
@@ -332,8 +332,9 @@ def _come_to_rest(leg: RunningLeg, opened: Opening) -> None:
     def decide(intent: Intent, now_leg: Leg) -> Sequence[Change]:
         on = occasion(leg.rt)
         wait, child = opened(on)
-        # Only legs of a group have others beside them.
-        busy = now_leg.within is not None and leg.rt.ledger.is_busy(intent.id, [now_leg.id])
+        # Only legs of a group have others beside them, and those that call or were called.
+        others = now_leg.within is not None or intent.called_open > 0
+        busy = others and leg.rt.ledger.is_busy(intent.id, [now_leg.id])
         if wait.run != now_leg.run:
             return [lifecycle.rest_again(intent, now_leg, wait, busy=busy, on=on)]
         return lifecycle.open_wait(intent, now_leg, wait, child=child, busy=busy, on=on)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -24,6 +27,7 @@ from axme_celery.lifecycle import GATE
 from axme_celery.model import LegStatus, Status, WaitStatus
 from axme_celery.parties import Addressed, Policy, address, policy
 from axme_celery.submit import submit
+from axme_celery.subscriptions import subscription_of_url
 
 BOT = "agent://acme/ops/bot"
 
@@ -448,7 +452,7 @@ def test_a_task_bound_to_a_type_runs_it_whoever_it_is_for(stage, axme):
     """Ordinary tasks can be bound as well."""
 
     @axme.handles("intent.analytics.export.v1")
-    @axme.app.task(name="export")
+    @axme.app.task(shared=False, name="export")
     def export(payload):
         return payload
 
@@ -529,3 +533,84 @@ def test_a_request_is_answered_once_and_remembered(rt, stage):
     exchange.drop("s")
     assert exchange.begin("s", "other", now, later) is None
     assert exchange.forget(now + timedelta(days=3)) == 2
+
+
+# -- push ---------------------------------------------------------------------------------------
+
+
+def test_an_agent_that_is_called_is_told_of_each_intent_once(stage, rt, send):
+    """Signed, with the intent's id; and again, should nobody begin it in time."""
+    url = "https://bot.example/hook"
+    verbs.register(rt, BOT, owner=None, delivery_mode="http", callback_url=url)
+    intent = send({"n": 1})
+    stage.axme.runtime.tracker.clear()
+    stage.pass_time("1m")
+
+    ((to, body, headers),) = stage.webhooks
+    told = json.loads(body)
+    assert (to, told["intent_id"], told["type"], told["data"]["payload"]) == (
+        url,
+        intent.id,
+        "intent.delivered",
+        {"n": 1},
+    )
+    secret = subscription_of_url(rt, url).secret
+    signed = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    assert headers["X-Axme-Signature"] == f"sha256={signed}"
+
+    stage.pass_time("21m")
+    assert len(stage.webhooks) == 2
+    verbs.complete(rt, intent.id, result={}, by=BOT)
+    stage.pass_time("3h")
+    assert len(stage.webhooks) == 2
+
+
+def test_an_agent_is_called_only_where_it_may_be(rt, stage):
+    """By https, at an address that is one."""
+    with pytest.raises(BadInput):
+        verbs.register(rt, BOT, owner=None, callback_url="ftp://bot.example/hook")
+
+
+# -- in pipelines -----------------------------------------------------------------------------------
+
+
+def test_an_agent_is_a_node_of_a_pipeline(stage, rt, axme, listen):
+    """It is given the result before it, and what it answers goes on."""
+
+    @axme.app.task(shared=False, name="double")
+    def double(number):
+        return number * 2
+
+    @axme.app.task(shared=False, name="plus_one")
+    def plus_one(answer):
+        return answer["n"] + 1
+
+    intent = stage.submit(double.s(4) | wait_for_agent.s(BOT) | plus_one.s())
+    assert (intent.status, intent.waiting_reason) == (Status.WAITING, "WAITING_FOR_AGENT")
+    (handed,) = listen()
+    assert handed.intent.payload == '{"input":8}'
+    verbs.complete(rt, handed.intent.id, result={"n": 20}, by=BOT)
+    stage.run()
+    assert intent.refresh().result == 21
+
+
+def test_an_agent_that_fails_fails_its_pipeline(stage, rt, axme, listen):
+    """With its error."""
+
+    @axme.app.task(shared=False, name="double")
+    def double(number):
+        return number * 2
+
+    intent = stage.submit(double.s(4) | wait_for_agent.s(BOT, {"asked": "outright"}))
+    (handed,) = listen()
+    assert handed.intent.payload == '{"asked":"outright"}'
+    verbs.complete(rt, handed.intent.id, error={"code": "no_disk", "message": "full"}, by=BOT)
+    stage.run()
+    assert (intent.refresh().status, intent.error["code"]) == (Status.FAILED, "agent_failed")
+
+
+def test_an_agents_place_is_none_of_the_hosts_that_work_here(stage, send, listen):
+    """The doctor looks at workers only."""
+    send()
+    assert len(listen()) == 1
+    assert stage.axme.runtime.ledger.health().hosts == ()

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from celery import Celery, chain, chord, group
+from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
 
-from axme_celery import Axme, BadSetting, IntentFailed, LedgerUnavailable, NotJson, calls
+from axme_celery import Axme, BadSetting, IntentFailed, LedgerUnavailable, NotJson, calls, trace
 from axme_celery.model import LegStatus, Status
 from axme_celery.testing import Stage
 
@@ -212,6 +213,7 @@ def test_a_caller_that_dies_before_it_sends_leaves_a_message_to_the_outbox(stage
     with monkeypatch.context() as patched:
         patched.setattr(stage.axme.calls, "_send", die)
         patched.setattr(stage.axme.calls, "_take_back", lambda *_: None)
+        patched.setattr(stage.axme.runtime.relay, "settled", lambda *_: None)
         with pytest.raises(Dies):
             add.delay(1)
     stage.pass_time("9s")
@@ -481,6 +483,27 @@ def test_a_named_task_is_retried_by_celerys_rules(stage, app):
     assert only(stage).legs()[0].run == 3
 
 
+def test_a_named_task_that_puts_its_message_back_gets_it_again(stage, app):
+    """``Reject(requeue=True)`` means what it means in Celery; without, the task has failed."""
+    tries = []
+
+    @app.task(name="reports.busy", shared=False, acks_late=True)
+    def busy(requeue):
+        tries.append(1)
+        if len(tries) < 3:
+            raise Reject("no room", requeue=requeue)
+        return len(tries)
+
+    result = busy.delay(True)
+    stage.run()
+    assert (result.get(timeout=1), only(stage).legs()[0].run) == (3, 3)
+
+    tries.clear()
+    busy.delay(False)
+    stage.run()
+    assert next(iter(stage.axme.intents())).status is Status.FAILED
+
+
 def test_a_named_task_that_fails_is_a_dead_letter(stage, app):
     """With its exception; Celery's caller gets it as ever."""
 
@@ -497,6 +520,22 @@ def test_a_named_task_that_fails_is_a_dead_letter(stage, app):
         only(stage).wait(1)
     assert [letter.code for letter in stage.dead_letters()] == ["ValueError"]
     assert only(stage).legs()[0].status is LegStatus.FAILED
+
+
+# -- the trace -------------------------------------------------------------------------------------------
+
+
+def test_a_call_carries_on_the_trace_it_was_made_in(stage, add):
+    """In the intent, in its message, and in every later one."""
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    with trace.within({"traceparent": parent}):
+        add.delay(1)
+    (_, _, message) = stage._worker._messages[0]
+
+    assert message.headers["traceparent"] == parent
+    assert stage.axme.runtime.ledger.intent(only(stage).id).trace["traceparent"] == parent
+    assert only(stage).legs()[0].signature["options"]["headers"]["traceparent"] == parent
 
 
 # -- settings -----------------------------------------------------------------------------------------
@@ -529,6 +568,10 @@ def test_refused_settings_are_raised_where_calls_are_promises():
     """Which calls are promises cannot be known then."""
     with pytest.raises(BadSetting, match="axme_tasks is 5"):
         make(axme_tasks=5).send_task("reports.add")
+    given = Celery("given", broker="memory://", set_as_current=False)
+    Axme(given, tasks=["reports.*"], tick=1)
+    with pytest.raises(BadSetting, match="axme_tick"):
+        given.send_task("reports.add")
 
 
 def test_a_header_less_chord_body_is_named_too(stage, add, app):

@@ -201,6 +201,20 @@ def test_a_no_may_need_a_quorum_as_well(stage, ask):
     assert [e.details["outcome"] for e in stage.history(intent) if e.type == "intent.voted"] == ["rejected", "approved"]
 
 
+def test_the_code_is_told_what_everybody_said(stage, axme):
+    """Not only who was last."""
+
+    @axme.task
+    def asking():
+        votes = wait_for_human("Publish?", to=["ana", "ben"], quorum=2).votes
+        return [[vote["by"], vote["outcome"], vote.get("comment")] for vote in votes]
+
+    intent = stage.submit(asking.s())
+    stage.answer(intent, "approved", by="ben", comment="fine")
+
+    assert stage.answer(intent, "approved", by="ana").result == [["ben", "approved", "fine"], ["ana", "approved", None]]
+
+
 def test_changes_are_not_requested_without_saying_which(stage, axme):
     """The comment goes back to the code, which can change it and ask again."""
     from axme_celery import BadInput
@@ -234,3 +248,38 @@ def test_some_answers_need_a_comment_and_others_do_not(stage, ask):
         stage.answer(intent, "rejected", by="ana", comment="  ")
 
     assert stage.answer(intent, "approved", by="ana").result == ["approved", "ana"]
+
+
+def test_a_node_of_a_pipeline_takes_every_argument_too(stage, axme):
+    """As JSON has them; what cannot be is refused when the pipeline is submitted."""
+    from axme_celery import BadInput
+
+    @axme.task
+    def begin():
+        return 12
+
+    @axme.task
+    def end(decision):
+        return [decision["outcome"], decision["by"], decision["input"]]
+
+    asked = wait_for_human.s(
+        "Publish?", to=["ana", "analysts"], not_by="requester", quorum=2, reject_policy="quorum", delegates=["cara"],
+        escalate_to=[("head", "4h"), (["cto"], "1d")], fallback="night", timeout="2d", due="1h",
+        business_hours={"days": "mon-sun", "hours": "00:00-24:00", "tz": "UTC"}, require_comment="rejected", bulk=True,
+    )  # fmt: skip
+    intent = stage.submit(begin.s() | asked | end.s(), requester="eve")
+    (wait,) = stage.waits(intent)
+    with pytest.raises(NotAllowed, match="eve may not answer"):
+        axme.answer(wait, "approved", by="eve", groups=["analysts"])
+    axme.delegate(wait, "cara", by="ana", groups=[])
+    stage.pass_time("2d")
+    stage.pass_time("1h")
+    for who in ("cara", "night"):
+        axme.answer(wait, "approved", by=who, groups=[], expected_hash=wait.payload_hash)
+    stage.run()
+
+    assert wait.request["context"] == {"input": 12}
+    assert wait_of(stage, intent).to == ("cara", "analysts", "head", "cto", "night")
+    assert stage.intent(intent.id).result == ["approved", "night", 12]
+    with pytest.raises(BadInput, match="must climb"):
+        stage.submit(begin.s() | wait_for_human.s("?", to="ana", escalate_to=[("a", "2h"), ("b", "1h")]))

@@ -249,9 +249,9 @@ class HookStore:
         self._access.write(sheet.write, durable=True)
 
     def schema(self, owner: str | None, semantic_type: str) -> Schema | None:
-        s = th.schemas.c
-        query = select(*columns(Schema)).where(s.owner == (owner or ""), s.semantic_type == semantic_type)
-        return next(iter(self._access.ask(lambda c: _all(c, Schema, query))), None)
+        query = _schema(self._is_sqlite)
+        found = self._access.drive(lambda d: query.read(d, whose=owner or "", kind=semantic_type))
+        return next((schema for (schema,) in found), None)
 
     # -- upkeep -----------------------------------------------------------------------------
 
@@ -268,6 +268,14 @@ class HookStore:
                 driver.run(one, [{"before": before}])
 
         self._access.write(remove, durable=False)
+
+
+@functools.cache
+def _schema(is_sqlite: bool) -> Query:
+    """Compiled once: every submission over HTTP asks this."""
+    s = th.schemas.c
+    query = select(*columns(Schema)).where(s.owner == bindparam("whose"), s.semantic_type == bindparam("kind"))
+    return Query(query, (Schema,), is_sqlite)
 
 
 #: Columns of a delivery that a try changes.

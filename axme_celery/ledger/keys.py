@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import bindparam, select
 
 from ..who import Key
 from . import tables as t
 from .access import Access
+from .query import Query
 from .rows import columns, to_record, to_row
 from .write import Sheet
 
@@ -27,10 +29,10 @@ class KeyShelf:
         self._access.write(sheet.write, durable=True)
 
     def key(self, key_id: str) -> Key | None:
-        return self._one(t.keys.c.id == key_id)
+        return self._one("id", key_id)
 
     def key_by_hash(self, hash: str) -> Key | None:
-        return self._one(t.keys.c.hash == hash)
+        return self._one("hash", hash)
 
     def keys(self) -> list[Key]:
         """All, newest first."""
@@ -56,11 +58,12 @@ class KeyShelf:
         sheet.update(t.keys, {"revoked_at": at}, {"id": key_id})
         self._access.write(sheet.write, durable=True)
 
-    def _one(self, where: ColumnElement[bool]) -> Key | None:
-        query = select(*columns(Key)).where(where)
+    def _one(self, column: str, value: str) -> Key | None:
+        query = _by(column, self._is_sqlite)
+        return next((key for (key,) in self._access.drive(lambda d: query.read(d, value=value))), None)
 
-        def ask(c: Connection) -> Key | None:
-            row = c.execute(query).mappings().first()
-            return None if row is None else to_record(Key, row)
 
-        return self._access.ask(ask)
+@functools.cache
+def _by(column: str, is_sqlite: bool) -> Query:
+    """Compiled once: every request asks this."""
+    return Query(select(*columns(Key)).where(t.keys.c[column] == bindparam("value")), (Key,), is_sqlite)

@@ -16,10 +16,11 @@ from sqlalchemy import update as update_of
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..model import Delivery, Intent, Lease, Leg
-from ..parties import Agent, Offer, Policy
+from ..parties import Agent, Offer
 from . import tables as t
 from .access import Access
 from .driver import Driver, Prepared
+from .query import Query
 from .rows import columns, to_record
 
 _OPEN: Any = literal_column("'OPEN'")
@@ -43,9 +44,8 @@ class SqlMailboxes:
 
     def agent(self, address: str) -> Agent | None:
         """The agent of this address, if it is known."""
-        query = select(t.agents).where(t.agents.c.address == address)
-        row = self._access.ask(lambda c: c.execute(query).mappings().first())
-        return None if row is None else _agent(row)
+        query = _known(self._is_sqlite)
+        return next((agent for (agent,) in self._access.drive(lambda d: query.read(d, address=address))), None)
 
     def agents(self, owner: str | None, prefix: str, after: str | None, limit: int) -> list[Agent]:
         """Known agents by address: those of one owner, or all."""
@@ -58,7 +58,7 @@ class SqlMailboxes:
         if after is not None:
             query = query.where(c.address > after)
         query = query.order_by(c.address).limit(limit)
-        return self._access.ask(lambda conn: [_agent(row) for row in conn.execute(query).mappings()])
+        return self._access.ask(lambda conn: [to_record(Agent, row) for row in conn.execute(query).mappings()])
 
     def named(self, owner: str | None, name: str) -> list[str]:
         """Addresses whose last part is this name, at most two."""
@@ -136,13 +136,6 @@ class SqlMailboxes:
 # -- rows ------------------------------------------------------------------------------
 
 
-def _agent(row: Any) -> Agent:
-    values = {column.name: row[column.name] for column in t.agents.c}
-    for name in ("send", "receive"):
-        values[name] = Policy(values[name]["mode"], tuple(values[name]["entries"]))
-    return Agent(**values)
-
-
 def _agent_row(agent: Agent) -> dict[str, Any]:
     values = {column.name: getattr(agent, column.name) for column in t.agents.c}
     for name in ("send", "receive"):
@@ -171,6 +164,12 @@ def _insert(table: Any, is_sqlite: bool) -> Any:
 
 def _all(table: Any, is_sqlite: bool) -> Any:
     return _insert(table, is_sqlite).values({column.name: bindparam(column.name) for column in table.c})
+
+
+@functools.cache
+def _known(is_sqlite: bool) -> Query:
+    """Compiled once: every submission to an agent asks this."""
+    return Query(select(*columns(Agent)).where(t.agents.c.address == bindparam("address")), (Agent,), is_sqlite)
 
 
 @functools.cache

@@ -84,7 +84,7 @@ def _merged(query: InboxQuery, after: Place | None, limit: int) -> Select[Any]:
 
 def _walk(query: InboxQuery, owner: str, after: Place | None, limit: int) -> Select[Any]:
     """One owner's waits, in order."""
-    o = t.wait_owners.c
+    o, w = t.wait_owners.c, t.waits.c
     key = o.closed_at if query.closed else o.wanted_at
     walk = select(o.wait_id, key.label("key")).where(o.owner == owner)
     walk = walk.where(o.closed_at.is_not(None) if query.closed else o.closed_at.is_(None))
@@ -94,8 +94,13 @@ def _walk(query: InboxQuery, owner: str, after: Place | None, limit: int) -> Sel
         walk = walk.where(o.wanted_at < query.overdue_at)
     if query.names and not query.closed:
         walk = walk.where(~_barred(query))
-    if query.type is not None or query.tag is not None or query.owner is not None:
-        walk = walk.where(_of_intent(query))
+    if query.type is not None:
+        walk = walk.where(o.intent_type == query.type)
+    if query.owner is not None:
+        walk = walk.where(o.intent_owner == query.owner)
+    if query.tag is not None:
+        tagged = (w.id == o.wait_id, t.tags.c.tag == query.tag, t.tags.c.intent_id == w.intent_id)
+        walk = walk.where(exists().where(*tagged))
     if after is not None:
         moment, wait_id = literal(after[0], t.Moment), after[1]
         if not _has_key(query):
@@ -113,18 +118,6 @@ def _barred(query: InboxQuery) -> Any:
     others = [folded(name)[:255] for name in query.names]
     keeps_out = or_(b.name == by, and_(b.personal.is_(False), b.name.in_(others)))
     return exists().where(b.wait_id == t.wait_owners.c.wait_id, keeps_out)
-
-
-def _of_intent(query: InboxQuery) -> Any:
-    i, w = t.intents.c, t.waits.c
-    fits = [w.id == t.wait_owners.c.wait_id, i.id == w.intent_id]
-    if query.type is not None:
-        fits.append(i.type == query.type)
-    if query.owner is not None:
-        fits.append(i.owner == query.owner)
-    if query.tag is not None:
-        fits += [t.tags.c.tag == query.tag, t.tags.c.intent_id == w.intent_id]
-    return exists().where(*fits)
 
 
 def _has_key(query: InboxQuery) -> bool:

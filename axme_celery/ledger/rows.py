@@ -28,6 +28,7 @@ from ..model import (
     WaitKind,
     WaitStatus,
 )
+from ..parties import Agent, Policy
 from ..who import Key, Role
 from . import tables, tables_hooks
 
@@ -50,6 +51,7 @@ _FROM_ROW: dict[type, dict[str, Callable[[Any], Any]]] = {
     HookDelivery: {"status": HookStatus, "tries": tuple},
     Schema: {"active": bool},
     Key: {"role": Role, "groups": tuple},
+    Agent: {"send": Policy.read, "receive": Policy.read},
 }
 
 TABLE_OF: dict[type, Table] = {
@@ -68,6 +70,7 @@ TABLE_OF: dict[type, Table] = {
     HookDelivery: tables_hooks.hook_deliveries,
     Schema: tables_hooks.schemas,
     Key: tables.keys,
+    Agent: tables.agents,
 }
 
 _FIELDS = {kind: tuple(f.name for f in fields(kind) if f.name in table.c) for kind, table in TABLE_OF.items()}

@@ -85,12 +85,15 @@ def grow(is_sqlite: bool) -> Prepared:
 
 
 @functools.cache
-def close_legs(is_sqlite: bool) -> Prepared:
-    """Cancel whatever legs of an intent are open."""
+def close_legs(is_sqlite: bool, called_too: bool) -> Prepared:
+    """Cancel whatever legs of an intent are open; those that were called, too, or not."""
     legs = t.legs
     statement = (
         update_of(legs)
-        .where(legs.c.intent_id == bindparam("intent_id"), text("status NOT IN ('DONE', 'FAILED', 'CANCELED')"))
+        .where(
+            legs.c.intent_id == bindparam("intent_id"), text("status NOT IN ('DONE', 'FAILED', 'CANCELED')"),
+            *(() if called_too else (legs.c.called_by.is_(None),)),
+        )
         .values(status="CANCELED", ended_at=bindparam("at"), error=bindparam("error"), due_at=None)
     )
     return Prepared(statement, is_sqlite)

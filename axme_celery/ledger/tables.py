@@ -99,6 +99,7 @@ intents = Table(
     Column("terms", JsonText),
     Column("threaded", Boolean, nullable=False),
     Column("trace", JsonText),
+    Column("called_open", Integer, nullable=False),
     Column("head_hash", String(66), nullable=False),
     postgresql_with=_REWRITTEN,
 )
@@ -154,6 +155,7 @@ legs = Table(
     Column("started_at", Moment),
     Column("ended_at", Moment),
     Column("in_chord", Boolean, nullable=False),
+    Column("called_by", String(255)),
     # Its place in a pipeline.
     Column("node", Text, nullable=False),
     Column("position", Integer, nullable=False),

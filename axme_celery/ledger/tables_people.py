@@ -28,6 +28,9 @@ def people_tables(metadata: MetaData, moment: Callable[[], Any], json_text: Call
             Column("owner", String(255), nullable=False),
             Column("wait_id", String(36), nullable=False),
             Column("task_type", String(32)),
+            # The intent's, so that an inbox is narrowed down without looking at each.
+            Column("intent_type", String(255)),
+            Column("intent_owner", String(255)),
             # When an answer is wanted; far off where nobody said. Open rows are read in this order.
             Column("wanted_at", moment(), nullable=False),
             Column("closed_at", moment()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -58,6 +58,25 @@ class SqlViews:
             return found
 
         return self._access.ask(ask) if intent_ids else {}
+
+    def inbox_marks(self, names: Collection[str]) -> dict[str, list[str]]:
+        """Of these people and groups, what lies open for each: marks that change when anything shown of it does."""
+        own, c = t.wait_owners.c, t.waits.c
+
+        def ask(connection: Connection) -> dict[str, list[str]]:
+            found: dict[str, list[str]] = {}
+            wanted = sorted(names)
+            for start in range(0, len(wanted), _MANY):
+                query = (
+                    select(own.owner, c.id, c.timeout_at, c.votes, c.to)
+                    .join(t.waits, c.id == own.wait_id)
+                    .where(own.owner.in_(wanted[start : start + _MANY]), own.closed_at.is_(None))
+                )
+                for row in connection.execute(query):
+                    found.setdefault(row.owner, []).append(f"{row.id} {row.timeout_at} {row.votes} {row.to}")
+            return found
+
+        return self._access.ask(ask)
 
     def find_intents(self, filters: JsonDict, after: tuple[datetime, str] | None, limit: int) -> list[Intent]:
         """As ``intents``, and with the filter "find": an id of it or of a leg, a key, correlation id, type or tag."""

@@ -14,7 +14,19 @@ from ..desk import LinkState
 from ..errors import StaleChange
 from ..graph import Join
 from ..ids import uuid7
-from ..model import Change, Checkpoint, Delivery, DeliveryKind, Event, Fence, Leg, Wait, WaitKind, WaitStatus
+from ..model import (
+    Change,
+    Checkpoint,
+    Delivery,
+    DeliveryKind,
+    Event,
+    Fence,
+    Intent,
+    Leg,
+    Wait,
+    WaitKind,
+    WaitStatus,
+)
 from . import statements
 from . import tables as t
 from .driver import Prepared, Row, Whole
@@ -223,7 +235,8 @@ def sheet_of(sealed: Sequence[Sealed], now: datetime, *, own: bool, is_sqlite: b
         _legs(sheet, change)
     for change in changes:
         if change.rest is not None:
-            sheet.close_rest(statements.close_legs(is_sqlite), change.rest._asdict())
+            rest = change.rest._asdict()
+            sheet.close_rest(statements.close_legs(is_sqlite, rest.pop("called_too")), rest)
         for source, target in change.moves:
             for table in (t.checkpoints, t.waits):
                 sheet.close_rest(*sheet.prepared(table, {"leg_id": target}, {"leg_id": source}))
@@ -339,10 +352,10 @@ def _waits(sheet: Sheet, change: Change) -> None:
                 f"wait {wait.id} is no longer {was.status.value}",
             )
         if wait.kind is WaitKind.HUMAN:
-            _desks(sheet, was, wait)
+            _desks(sheet, change.intent, was, wait)
 
 
-def _desks(sheet: Sheet, was: Wait | None, wait: Wait) -> None:
+def _desks(sheet: Sheet, intent: Intent | None, was: Wait | None, wait: Wait) -> None:
     """In whose inbox the wait is, until when, and who may not answer it."""
     if was is None and wait.status is not WaitStatus.OPEN:
         # Brought along from the intent this one repeats: nobody was asked anew.
@@ -350,10 +363,12 @@ def _desks(sheet: Sheet, was: Wait | None, wait: Wait) -> None:
     desk = {"wanted_at": wait.wanted_at or NEVER, "closed_at": wait.closed_at}
     before, after = (set(was.to), set(wait.to)) if was is not None else (set(), {EVERYBODY, *wait.to})
     for owner in sorted(after - before):
-        sheet.insert_new(
-            t.wait_owners,
-            {"owner": owner, "wait_id": wait.id, "task_type": wait.request.get("task_type"), **desk},
-        )
+        narrowed = {
+            "task_type": wait.request.get("task_type"),
+            "intent_type": intent.type if intent is not None else None,
+            "intent_owner": intent.owner if intent is not None else None,
+        }
+        sheet.insert_new(t.wait_owners, {"owner": owner, "wait_id": wait.id, **narrowed, **desk})
     for owner in sorted(before - after):
         sheet.delete(t.wait_owners, {"owner": owner, "wait_id": wait.id})
     if was is not None and (was.wanted_at, was.closed_at) != (wait.wanted_at, wait.closed_at):

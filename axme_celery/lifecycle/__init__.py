@@ -9,6 +9,7 @@ ended from outside.
 """
 
 from . import agents
+from .called import call, uncall
 from .ends import cancel, time_out
 from .ends import fail as fail_from_outside
 from .gates import GATE, gated
@@ -53,6 +54,7 @@ __all__ = [
     "agents",
     "answer",
     "barred",
+    "call",
     "cancel",
     "claim",
     "complete",
@@ -87,6 +89,7 @@ __all__ = [
     "submit_plan",
     "time_out",
     "told_why",
+    "uncall",
     "unpark",
     "vote_of",
     "with_moments",

@@ -63,7 +63,7 @@ def _end_all(
 ) -> Change:
     story = Story(intent, on.now)
     story.tell(event, actor=by, reason=str(error.get("message", "")) or None, error=error)
-    story.intent = replace(story.intent, error=error)
+    story.intent = replace(story.intent, error=error, result=None)
     open_waits = [w for w in waits if w.status is WaitStatus.OPEN]
     outbox = tell_parent(story.intent, on)
     state = "REVOKED" if event == "intent.canceled" else "FAILURE"

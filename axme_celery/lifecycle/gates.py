@@ -12,6 +12,7 @@ from ..model import Change, Intent, JsonDict, Leg, LegStatus, Status, Wait, Wait
 from .moves import Occasion, Story
 from .outgoing import dead_letter, dead_notice, notice_delivery, present, tell_parent, text_of
 from .shown import shown_hash
+from .voters import without_requester
 
 #: The name of the wait that stands before an intent's first leg.
 GATE = "human_task"
@@ -21,7 +22,11 @@ def gated(change: Change, wait: Wait, *, on: Occasion) -> Change:
     """The change that submits an intent, with this wait before its first leg: nothing runs until it is answered well."""
     intent, (_, leg) = change.intent, change.legs[0]
     assert intent is not None
-    wait = replace(wait, payload_hash=shown_hash(wait.title, wait.request, intent.payload))
+    wait = replace(
+        wait,
+        request=without_requester(wait.request, intent.requester),
+        payload_hash=shown_hash(wait.title, wait.request, intent.payload),
+    )
     # The leg's code never asks for this wait; that is no drift.
     resting = replace(leg, status=LegStatus.WAITING, due_at=None, has_history=True, drift_accepted_run=1)
     story = Story(intent, on.now)

@@ -21,6 +21,7 @@ from ..model import (
     Wait,
     WaitStatus,
 )
+from .called import called_ended
 from .moves import UNSTARTED, Occasion, Story
 from .outgoing import dead_letter, dead_notice, leg_delivery, present, result_delivery
 from .turns import Fallout, Rows, Turn, arrive, end, fall, take
@@ -221,6 +222,8 @@ def complete(
         rows.outbox.append(replace(leg_delivery(done, on.new_id(), guard_at), body={"finish": True}))
     if turns:
         take(story, rows, turns, at=on.now, busy=busy, on=on)
+    elif leg.called_by is not None:
+        called_ended(story, rows, done, None, on=on)
     elif leg.is_last:
         end(story, rows, result, leg=done, on=on)
     else:
@@ -246,7 +249,10 @@ def fail(
     """
     failed = replace(leg, status=LegStatus.FAILED, error=error, token=token, ended_at=on.now, due_at=None)
     story, rows = Story(intent, on.now), Rows(legs=[(leg, failed)])
-    fall(story, rows, failed, error, fallout or Fallout(), on=on)
+    if leg.called_by is not None:
+        called_ended(story, rows, failed, error, on=on)
+    else:
+        fall(story, rows, failed, error, fallout or Fallout(), on=on)
     tell_celery_at = guard_at if seen_by_celery else on.now
     if tell_celery_at is not None:
         rows.outbox.append(result_delivery(leg, "FAILURE", error, tell_celery_at, on))

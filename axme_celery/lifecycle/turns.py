@@ -133,10 +133,17 @@ def end(story: Story, rows: Rows, result: str, *, leg: Leg | None, on: Occasion)
     if story.intent.status is not Status.IN_PROGRESS:
         # It was waiting; or nothing of it had to run, all of it being brought along from an earlier one.
         story.tell("intent.in_progress")
-    actor = None if leg is None else leg.worker
-    story.tell(
-        "intent.completed", actor=actor, leg_id=None if leg is None else leg.id, run=None if leg is None else leg.run
-    )
+    about: dict[str, Any] = {
+        "actor": None if leg is None else leg.worker,
+        "leg_id": None if leg is None else leg.id,
+        "run": None if leg is None else leg.run,
+    }
+    if story.intent.called_open:
+        # What its tasks have called goes on; the last of that ends the intent.
+        story.tell("intent.work_done", **about)
+        story.intent = replace(story.intent, result=result)
+        return
+    story.tell("intent.completed", **about)
     story.intent = replace(story.intent, result=result)
     rows.outbox += tell_parent(story.intent, on)
     if leg is None or leg.node:
@@ -145,13 +152,12 @@ def end(story: Story, rows: Rows, result: str, *, leg: Leg | None, on: Occasion)
 
 def fall(story: Story, rows: Rows, leg: Leg, error: JsonDict, fallout: Fallout, *, on: Occasion) -> None:
     """A leg has failed: so has the intent, and what else is open of it is CANCELED."""
-    story.tell("intent.failed", actor=leg.worker, leg_id=leg.id, run=leg.run, node=leg.node or None, error=error)
-    story.intent = replace(story.intent, error=error)
-    rows.outbox += [*tell_parent(story.intent, on), dead_notice(story.intent, error, on)]
+    _failed(story, rows, error, on, actor=leg.worker, leg_id=leg.id, run=leg.run, node=leg.node or None)
     rows.dead.append(dead_letter(story.intent, "leg", error, on, leg_id=leg.id))
     if leg.is_last:
         return
-    rows.rest = Rest(story.intent.id, on.now, {"code": "pipeline_failed", "message": f"leg {leg.id} failed before it"})
+    why = {"code": "pipeline_failed", "message": f"leg {leg.id} failed before it"}
+    rows.rest = Rest(story.intent.id, on.now, why, called_too=False)
     rows.outbox.append(rest_delivery(story.intent, "FAILURE", error, on, errbacks=fallout.called))
     for wait in fallout.waits:
         if wait.leg_id != leg.id:
@@ -183,14 +189,21 @@ def pass_join(
 def join_too_large(intent: Intent, join: Join, error: JsonDict, waits: Sequence[Wait], *, on: Occasion) -> Change:
     """The results that came together are more than one message may carry: the intent has failed."""
     story, rows = Story(intent, on.now), Rows()
-    story.tell("intent.failed", node=join.node or None, error=error)
-    story.intent = replace(story.intent, error=error)
-    rows.outbox += [*tell_parent(story.intent, on), dead_notice(story.intent, error, on)]
+    _failed(story, rows, error, on, node=join.node or None)
     rows.outbox.append(rest_delivery(story.intent, "FAILURE", error, on))
     rows.dead.append(dead_letter(story.intent, "intent", error, on))
-    rows.rest = Rest(intent.id, on.now, error)
+    rows.rest = Rest(intent.id, on.now, error, called_too=False)
     rows.waits += [(w, closed_wait(w, WaitStatus.CANCELED, on.now, outcome=None, answered_by=None)) for w in waits]
     return rows.change(story)
+
+
+def _failed(story: Story, rows: Rows, error: JsonDict, on: Occasion, **about: Any) -> None:
+    """The work the intent was submitted with has failed: so has the intent, once what that called has ended."""
+    story.tell("intent.work_failed" if story.intent.called_open else "intent.failed", error=error, **about)
+    story.intent = replace(story.intent, error=error)
+    if not story.intent.called_open:
+        rows.outbox += tell_parent(story.intent, on)
+    rows.outbox.append(dead_notice(story.intent, error, on))
 
 
 def rest(intent: Intent, waits: Sequence[Wait], *, on: Occasion) -> Change:

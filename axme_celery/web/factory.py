@@ -61,7 +61,7 @@ def make_blueprint(axme: Axme, actor: Callable[[Any], Actor | None] | None) -> B
         actor = load_actor(settings.actor)
     here = House(axme, Resolver(settings, actor), Hub(lambda: axme.runtime, settings.live_clients))
     door = Blueprint("axme", "axme_celery.web", static_folder="static", template_folder="templates")
-    door.record(lambda state: state.app.extensions.__setitem__(EXTENSION, here))
+    door.record(lambda state: _move_in(state.app, here))
     door.before_request(guard.before)
     door.before_request(guard.check_token)
     door.after_request(guard.after)
@@ -72,6 +72,12 @@ def make_blueprint(axme: Axme, actor: Callable[[Any], Actor | None] | None) -> B
 
     register(door)
     return door
+
+
+def _move_in(app: Any, here: House) -> None:
+    if not app.secret_key:
+        raise BadSetting("the application has no secret_key, with which sessions are signed; set it before the blueprint")
+    app.extensions[EXTENSION] = here
 
 
 def _named_project() -> Axme:

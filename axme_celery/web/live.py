@@ -25,7 +25,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from .. import inbox as inboxes
 from ..beats import INBOXES
 from ..errors import AxmeError, TrackerUnavailable
 from ..model import Event
@@ -43,6 +42,8 @@ LIFE_SECONDS = 600.0
 MOST_OF_ONE = 20
 #: Where nothing pushes, the ledger is looked at this often, for all streams of the process together.
 LOOK_SECONDS = 0.5
+#: What happens to inboxes within this time is looked at together.
+GATHER_SECONDS = 0.1
 #: A notice may be lost with its Redis: at a heartbeat the ledger is read unless it was within this time.
 FRESH_SECONDS = 5.0
 #: So many events of an intent are kept for streams that are a little behind.
@@ -80,6 +81,7 @@ class Hub:
         self._seats: Counter[str] = Counter()
         self._topics: dict[str, _Topic] = {}
         self._looker: threading.Thread | None = None
+        self._watcher: threading.Thread | None = None
         self._closing = False
         _hubs.add(self)
 
@@ -138,25 +140,19 @@ class Hub:
                 yield due
                 told = self._wait(topic, heard, min(beat_seconds, max(0.0, until - time.monotonic())))
 
-    def inbox(self, by: str, groups: Collection[str], owner: str | None, last: str = "") -> Iterator[str | None]:
+    def inbox(self, names: Collection[str], last: str = "") -> Iterator[str | None]:
         """The version of an inbox, each time it has become another one than ``last``; None for a heartbeat.
 
-        by, groups: whose it is.
-        owner:      only what belongs to that one's intents.
+        names: whose it is, a person and their groups.
         """
-        with self._joined(json.dumps([by, sorted(groups), owner]), _Inbox) as topic:
+        with self._joined(json.dumps(sorted(names)), _Inbox) as topic:
             until = time.monotonic() + LIFE_SECONDS * random.uniform(0.8, 1.2)
-            since = time.monotonic()
             while not self._closing and time.monotonic() < until:
-                # In this order: what is told of while the inbox is read has it read again.
-                heard = topic.now_heard()
-                version = topic.read(since)
+                heard, version = topic.heard, topic.read()
                 if version != last:
                     yield version
                     last = version
-                told = self._wait(topic, heard)
-                since = time.monotonic() - (0.0 if told else FRESH_SECONDS)
-                if not told and not self._closing:
+                elif not topic.wait(HEARTBEAT_SECONDS, heard) and not self._closing:
                     yield None
 
     # -- inside --
@@ -169,6 +165,9 @@ class Hub:
             if topic is None:
                 topic = self._topics[key] = kind(self._runtime(), name)
             topic.listeners += 1
+            if kind is _Inbox and self._watcher is None:
+                self._watcher = threading.Thread(target=self._watch, name="axme-inboxes", daemon=True)
+                self._watcher.start()
             if not topic.rt.tracker.pushes and self._looker is None:
                 self._looker = threading.Thread(target=self._look, name="axme-live", daemon=True)
                 self._looker.start()
@@ -208,6 +207,29 @@ class Hub:
                     topic.look(moved)
             except AxmeError as error:
                 log.warning("live pages cannot be told of anything now: %s", error)
+
+    def _watch(self) -> None:
+        """See for all inboxes at once whether they are others: one question, however many look at however many."""
+        rt = self._runtime()
+        while True:
+            heard = rt.tracker.told(INBOXES)
+            with self._lock:
+                topics = [topic for topic in self._topics.values() if isinstance(topic, _Inbox)]
+                if not topics or self._closing:
+                    self._watcher = None
+                    return
+            try:
+                marks = rt.ledger.views.inbox_marks({name for topic in topics for name in topic.names})
+                for topic in topics:
+                    topic.put(marks)
+                if rt.tracker.pushes:
+                    # Told of something while that was asked, this returns at once.
+                    rt.tracker.listen(INBOXES, HEARTBEAT_SECONDS, heard)
+                    time.sleep(GATHER_SECONDS)
+                    continue
+            except AxmeError as error:
+                log.warning("live inboxes cannot be told of anything now: %s", error)
+            time.sleep(LOOK_SECONDS)
 
     def _give_back(self, who: str) -> None:
         with self._lock:
@@ -330,28 +352,26 @@ class _Events(_Topic):
 
 
 class _Inbox(_Topic):
-    """One inbox: of a person and their groups. ``heard`` counts where nothing pushes."""
+    """One inbox. ``heard`` counts how often it has become another."""
 
-    _version = ""
+    def __init__(self, rt: Runtime, name: str) -> None:
+        super().__init__(rt, name)
+        self.names: list[str] = json.loads(name)
+        self._version = ""
 
-    @property
-    def channel(self) -> str:
-        return INBOXES
-
-    def now_heard(self) -> int:
-        """What was told until now."""
-        return self.rt.tracker.told(INBOXES) if self.rt.tracker.pushes else self.heard
-
-    def read(self, since: float) -> str:
-        """The inbox's version as it was at this moment (monotonic) or later; read by one stream for all."""
+    def read(self) -> str:
+        """Its version."""
         with self._reading:
-            if self._read_at < since:
-                self._read_at = time.monotonic()
-                self._version = inbox_version(self.rt, *json.loads(self.name))
+            self._version = self._version or inbox_version(self.rt, self.names)
             return self._version
 
-    def look(self, moved: dict[str, int]) -> None:
-        if self._version and inbox_version(self.rt, *json.loads(self.name)) != self._version:
+    def put(self, marks: dict[str, list[str]]) -> None:
+        """What it is now, as one stream found it for all."""
+        version = _version_of(marks, self.names)
+        with self._reading:
+            is_another = bool(self._version) and version != self._version
+            self._version = version
+        if is_another:
             self._hear(self.heard + 1)
 
 
@@ -366,11 +386,14 @@ class _Mailbox(_Topic):
         self._hear(self.rt.ledger.mailboxes.cursor(self.name))
 
 
-def inbox_version(rt: Runtime, by: str, groups: Collection[str], owner: str | None) -> str:
-    """A short text that is another one whenever something in the inbox is, as far as anybody reads it."""
-    items = inboxes.page(rt, inboxes.query(rt, by, groups, owner=owner), limit=inboxes.LONGEST_PAGE).items
-    marks = [(item.wait.id, item.wait.timeout_at, item.wait.votes, item.wait.to) for item in items]
-    return hashlib.sha256(repr(marks).encode()).hexdigest()[:16]
+def inbox_version(rt: Runtime, names: Collection[str]) -> str:
+    """A short text that is another one whenever something in the inbox of these names is."""
+    return _version_of(rt.ledger.views.inbox_marks(names), names)
+
+
+def _version_of(marks: dict[str, list[str]], names: Collection[str]) -> str:
+    own = sorted({mark for name in names for mark in marks.get(name, ())})
+    return hashlib.sha256("\n".join(own).encode()).hexdigest()[:16]
 
 
 __all__ = ["Full", "Hub", "Seat", "close_all", "inbox_version"]

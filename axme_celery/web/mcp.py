@@ -64,6 +64,8 @@ def mcp() -> Response:
             return _json(_error(None, RpcError(-32600, f"a batch has 1 to {MOST} requests")), 400)
         answers = [answer for each in given if (answer := _one(actor, each)) is not None]
         return _json(answers) if answers else Response(status=202)
+    if not isinstance(given, dict):
+        return _json(_error(None, RpcError(-32600, "a request is an object, or a list of them")), 400)
     answer = _one(actor, given)
     return Response(status=202) if answer is None else _json(answer)
 

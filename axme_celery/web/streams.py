@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 from flask import Blueprint, Response, jsonify, request, session, stream_with_context
 
-from ..model import Event
 from ..who import Actor
 from .house import house, need, visible_intent
 from .live import inbox_version
@@ -33,7 +32,7 @@ def intent(intent_id: str) -> Response:
     actor = need()
     visible_intent(intent_id, actor)
     since = _number(request.headers.get("Last-Event-ID") or request.args.get("since"))
-    return stream(actor, lambda: _said(house().live.events(intent_id, since)))
+    return stream(actor, lambda: _said(intent_id, since))
 
 
 @blueprint.get("/intents/<intent_id>/state")
@@ -48,14 +47,13 @@ def inbox() -> Response:
     """The version of one's own inbox, each time it changes."""
     actor = need()
     last = request.headers.get("Last-Event-ID", "")
-    return stream(actor, lambda: _inbox_said(house().live.inbox(actor.id, actor.groups, actor.owner, last)))
+    return stream(actor, lambda: _inbox_said(house().live.inbox(actor.names, last)))
 
 
 @blueprint.get("/inbox/state")
 def inbox_state() -> Response:
     """The same for whoever polls."""
-    actor = need()
-    version = inbox_version(house().rt, actor.id, actor.groups, actor.owner)
+    version = inbox_version(house().rt, need().names)
     return _state(version, {"version": version})
 
 
@@ -92,15 +90,17 @@ def message(event: str, data: object, id: str | None = None) -> str:
 HEARTBEAT = ": still here\n\n"
 
 
-def _said(events: Iterable[Event | None]) -> Iterator[str]:
-    for event in events:
+def _said(intent_id: str, since: int) -> Iterator[str]:
+    for event in house().live.events(intent_id, since):
         if event is None:
             yield HEARTBEAT
-            continue
-        seen = {"seq": event.seq, "type": event.type, "status": event.status, "at": event.at.isoformat()}
-        yield message("intent", seen, str(event.seq))
-        if event.status.is_final:
-            yield message("end", {"status": event.status})
+        else:
+            seen = {"seq": event.seq, "type": event.type, "status": event.status, "at": event.at.isoformat()}
+            yield message("intent", seen, str(event.seq))
+    intent = house().rt.ledger.intent(intent_id)
+    if intent is None or intent.status.is_final:
+        # Also for a client that has had them all: without this it would come back for ever.
+        yield message("end", {"status": None if intent is None else intent.status})
 
 
 def _inbox_said(versions: Iterable[str | None]) -> Iterator[str]:

@@ -64,6 +64,12 @@ def celery_beat(app: str, log: Path) -> Program:
     )
 
 
+def axme_web(app: str, log: Path, port: int, *, workers: int = 2) -> Program:
+    """The web server of the module ``app``, as ``axme web`` starts it."""
+    options = ["--port", str(port), "--workers", str(workers)]
+    return Program(["-m", "celery", "-A", app, "axme", "web", *options], log.with_name("web.log"))
+
+
 def kill_group(pid: int) -> None:
     """SIGKILL to the process group that ``pid`` belongs to, unless it is our own."""
     with contextlib.suppress(ProcessLookupError):

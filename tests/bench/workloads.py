@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import absurd_peer, celery_plain, dbos_peer, floor, ours, pipelines
+from tests.bench import absurd_peer, celery_plain, dbos_peer, floor, http, ours, pipelines, webhooks
 from tests.bench.harness import Column, Ratio, Workload
 
 STEPS = Workload(
@@ -144,4 +144,57 @@ GROUPS = Workload(
     cases=pipelines.GROUPS,
 )
 
-WORKLOADS = (STEPS, ONE_LEG, ORDINARY, CHAINS, GROUPS, CRASHES, TIMERS)
+WEBHOOKS = Workload(
+    name="webhooks",
+    title="Webhooks",
+    about=(
+        "Signed webhooks, each a POST on a new connection to a receiver in a process of its own that answers at once, "
+        "sent by one process. Arrival: events told one at a time, from before the commit to the receiver. Deliveries a "
+        "second: 2,000 events (300 in a quick run) for each receiver that lie in the ledger, until the last has "
+        "arrived. One process has four calls at most under way to one receiver. One that hangs takes five seconds of "
+        "each call; it is not counted, and must not slow the others."
+    ),
+    columns=(
+        Column(key="p50_ms", title="arrival, p50, ms"),
+        Column(key="p99_ms", title="p99, ms"),
+        Column(key="per_second", title="deliveries/s"),
+    ),
+    rounds=2,
+    cases=webhooks.DELIVERIES,
+)
+
+HTTP = Workload(
+    name="http",
+    title="Submit over HTTP",
+    about=(
+        "Intents for an agent outside Celery, submitted by eight clients at once, each on one connection, to two web "
+        "processes; every answer means that the intent is on the disk. Clients, web processes and PostgreSQL share the "
+        "machine. With an Idempotency-Key each answer is kept as well, which is two more commits. The same submits "
+        "from Python, in eight threads of one process, are there for scale."
+    ),
+    columns=(
+        Column(key="submits_per_second", title="submits/s"),
+        Column(key="p50_ms", title="p50, ms"),
+        Column(key="p99_ms", title="p99, ms"),
+    ),
+    ratios=(Ratio(key="share", title="submits/s, Python = 1", of="submits_per_second"),),
+    cases=http.SUBMITS,
+)
+
+FOLLOWERS = Workload(
+    name="followers",
+    title="Many followers of one intent",
+    about=(
+        "Streams of one intent's events, held open by one client process, on two web processes; every half second an "
+        "event is committed. Time from that commit until each of the streams has the event, all together."
+    ),
+    columns=(
+        Column(key="followers", title="followers"),
+        Column(key="p50_ms", title="p50, ms"),
+        Column(key="p99_ms", title="p99, ms"),
+        Column(key="last_ms", title="the last, ms"),
+    ),
+    cases=http.FOLLOWERS_CASES,
+)
+
+WORKLOADS = (STEPS, ONE_LEG, ORDINARY, CHAINS, GROUPS, CRASHES, TIMERS, HTTP, FOLLOWERS, WEBHOOKS)

@@ -1,6 +1,6 @@
 """``python -m tests.chaos``, which is ``make chaos`` and ``make soak``.
 
-    python -m tests.chaos [enumerate|races|live|all] [--ledger sqlite|postgres|both] [--seed S] [--kills N] ...
+    python -m tests.chaos [enumerate|races|live|webhooks|all] [--ledger sqlite|postgres|both] [--seed S] [--kills N] ...
     python -m tests.chaos soak [--minutes M]
     python -m tests.chaos --case "reference sqlite 37:before seed=1"
 
@@ -25,7 +25,7 @@ from .enumeration import BRIEF, KINDS, MINIMUMS, WHOLE, Figures
 from .trial import Case, Lane, Outcome
 from .world import Place
 
-PARTS = ("enumerate", "races", "live")
+PARTS = ("enumerate", "races", "live", "webhooks")
 KILLS = 10_000
 LIVE_SECONDS = 300.0
 
@@ -59,6 +59,12 @@ def main(arguments: list[str] | None = None) -> int:
         figures = run_live(seed, seconds=options.seconds)
         print(figures)
         passed &= figures.passed
+    if "webhooks" in parts:
+        from .webhooks import run_webhooks
+
+        told = run_webhooks(seed, events=options.events, kills=options.sender_kills)
+        print(told, flush=True)
+        passed &= told.passed
     print(f"{'kept every promise' if passed else 'BROKEN'}: seed {seed}, {time.monotonic() - began:.0f} s")
     return 0 if passed else 1
 
@@ -71,6 +77,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=KILLS, help="processes to kill at a commit or a publish")
     parser.add_argument("--races", type=int, default=1000, help="races of each kind, on each ledger")
     parser.add_argument("--seconds", type=float, default=LIVE_SECONDS, help="how long the live part makes trouble")
+    parser.add_argument("--events", type=int, default=5000, help="events of the webhooks part")
+    parser.add_argument("--sender-kills", type=int, default=100, help="how often it kills a sender of webhooks")
     parser.add_argument("--minutes", type=float, default=60.0, help="how long a soak repeats the live part")
     parser.add_argument(
         "--kind", action="append", choices=KINDS, help="enumerate this kind of intent only; may be given again"

@@ -32,6 +32,7 @@ class Rule(StrEnum):
     CHANGED = "a recorded result stays the same"
     STALE = "a replaced run records nothing"
     OUTCOME = "a wait has one outcome: that of the one client who was told ok"
+    VOICES = "everybody has one voice, a quorum closes once, and who gave an answer away gave none"
     ANSWER_LOST = "a kept report reaches its wait"
     TOO_EARLY = "no timer is early"
     HISTORY = "events count from 1 without gaps and move by the table"
@@ -258,14 +259,36 @@ def _outcomes(facts: IntentFacts, told: _Told, calls: list[_Call]) -> Found:
             continue
         answers = [c for c in calls if c.op == "answer" and c.asked["wait"] == wait.id]
         stands = (wait.outcome, wait.answered_by) if wait.status is WaitStatus.ANSWERED else None
+        voices = {(vote["outcome"], vote["by"]) for vote in wait.votes if wait.request.get("quorum", 1) > 1}
         for call in answers:
             said = (call.asked["outcome"], call.asked["by"])
-            if call.end == "ok" and said != stands:
+            if call.end == "ok" and said != stands and said not in voices:
                 yield Rule.OUTCOME, f"{said} was told ok; the wait is {wait.status} {stands or ''}"
         if stands and not any((c.asked["outcome"], c.asked["by"]) == stands for c in answers if c.end != "fail"):
             yield Rule.OUTCOME, f"the wait is ANSWERED {stands}, which nobody answered or whom it refused"
         if wait.status is WaitStatus.CANCELED and facts.intent.status not in (Status.CANCELED, Status.TIMED_OUT):
             yield Rule.OUTCOME, f"a wait is CANCELED in an intent that is {facts.intent.status}"
+
+
+def _voices(facts: IntentFacts, told: _Told, calls: list[_Call]) -> Found:
+    for wait in facts.waits:
+        if wait.kind is not WaitKind.HUMAN:
+            continue
+        voters, gave = [vote["by"] for vote in wait.votes], [given["by"] for given in wait.delegations]
+        twice = [who for who, count in Counter(voters + gave).items() if count > 1]
+        if twice:
+            yield Rule.VOICES, f"{', '.join(twice)} had more than one voice: votes of {voters}, given away by {gave}"
+        quorum = wait.request.get("quorum", 1)
+        if wait.status is WaitStatus.ANSWERED and voters and wait.outcome == wait.request["outcomes"][0]:
+            agreed = sum(vote["outcome"] == wait.outcome for vote in wait.votes)
+            if agreed != quorum:
+                yield Rule.VOICES, f"the wait closed with {agreed} of {quorum} voices"
+        for call in calls:
+            if call.op == "delegate" and call.asked["wait"] == wait.id and call.end == "ok":
+                if call.asked["by"] not in gave:
+                    yield Rule.VOICES, f"{call.asked['by']} was told that they gave it away, which is not on record"
+                if wait.answered_by == call.asked["by"]:
+                    yield Rule.VOICES, f"{call.asked['by']} gave the answer away and answered"
 
 
 def _answers_kept(facts: IntentFacts, told: _Told, calls: list[_Call]) -> Found:
@@ -401,7 +424,7 @@ def _shown(facts: IntentFacts, stored: list[str]) -> Iterator[str]:
 
 
 _OF_ONE_INTENT: tuple[Callable[[IntentFacts, _Told, list[_Call]], Found], ...] = (
-    _ends, _repeated, _changed, _outcomes, _answers_kept, _too_early, _history, _dead_letters, _audit, _transaction,
+    _ends, _repeated, _changed, _outcomes, _voices, _answers_kept, _too_early, _history, _dead_letters, _audit, _transaction,
     _at_most_once, _result,
 )  # fmt: skip
 

@@ -31,6 +31,16 @@ class Client:
         asked = {"wait": wait_id, "outcome": outcome, "by": by}
         return self._call("answer", asked, lambda: self._axme.answer(wait_id, outcome, by=by)) is not None
 
+    def delegate(self, wait_id: str, to: str, by: str) -> bool:
+        """True when it was told that the answer is somebody else's now."""
+        asked = {"wait": wait_id, "to": to, "by": by}
+        return self._call("delegate", asked, lambda: self._axme.delegate(wait_id, to, by=by)) is not None
+
+    def extend(self, wait_id: str, duration: str, by: str) -> bool:
+        """True when it was told that the wait has more time."""
+        asked = {"wait": wait_id, "duration": duration, "by": by}
+        return self._call("extend", asked, lambda: self._axme.extend(wait_id, duration, by=by)) is not None
+
     def complete_tool(self, tool: str, job_id: str, result: Any) -> bool:
         """True when it was told that its report is kept."""
         asked = {"tool": tool, "job": job_id, "result": result}

@@ -162,6 +162,70 @@ def decisions(arena: Arena, figures: Figures) -> None:
     figures.must_come("approved", "rejected", "timed out", "canceled")
 
 
+def handovers(arena: Arena, figures: Figures) -> None:
+    """Somebody answers, leaves the answer to another, is given more time, is timed out and canceled, all at once."""
+    intents = arena.submit("question", figures.races)
+    arena.settle()
+    waits = {intent.id: intent.waits()[0].id for intent in intents}
+    arena.world.clock.advance(HOUR)
+    told: dict[str, dict[str, bool]] = {}
+    for intent in intents:
+        wait_id, axme = waits[intent.id], arena.world.axme
+        heard = told.setdefault(intent.id, {})
+
+        def hear(what: str, ask: Callable[[], bool], heard: dict[str, bool] = heard) -> None:
+            heard[what] = ask()
+
+        arena.meet(
+            partial(hear, "answered", partial(Client(axme).answer, wait_id, "approved", "ana")),
+            partial(hear, "delegated", partial(Client(axme).delegate, wait_id, "cem", "ana")),
+            partial(fire_one, arena.rt, wait_id),
+            # Not always: with more time nothing times out, and where it is canceled early there is nothing to see.
+            *([partial(hear, "extended", partial(Client(axme).extend, wait_id, "2h", "ops"))] if len(told) % 2 else []),
+            *([partial(Client(axme).cancel, intent.id, "dan")] if len(told) % 5 == 0 else []),
+        )
+    for intent in intents:
+        (wait,) = intent.waits()
+        heard = told[intent.id]
+        if wait.status is WaitStatus.OPEN:
+            # It was given away and given more time, and nobody has answered yet.
+            if not (heard["delegated"] and heard.get("extended")):
+                figures.findings.append(Finding(Rule.OUTCOME, intent.id, f"the wait is open after {heard}"))
+            figures.ended["left to another"] += 1
+            arena.client.answer(wait.id, "approved", "cem")
+            continue
+        if wait.status is WaitStatus.EXPIRED and heard.get("extended"):
+            figures.findings.append(Finding(Rule.TOO_EARLY, intent.id, "a wait that was given more time was timed out"))
+        if heard["answered"] and heard["delegated"]:
+            figures.findings.append(Finding(Rule.VOICES, intent.id, "ana gave the answer, and gave it away"))
+        figures.ended[
+            {WaitStatus.EXPIRED: "timed out", WaitStatus.CANCELED: "canceled"}.get(wait.status, f"{wait.outcome}")
+        ] += 1
+    arena.settle()
+    figures.must_come("approved", "timed out", "left to another")
+
+
+def crowds(arena: Arena, figures: Figures) -> None:
+    """A hundred clicks of three people at a wait for two of them."""
+    boards = max(1, figures.races // 20)
+    intents = arena.submit("board", boards)
+    arena.settle()
+    for intent in intents:
+        wait_id = intent.waits()[0].id
+        people = ["ana", "ben", "cem"] * 33 + ["ana"]
+        arena.random.shuffle(people)
+        arena.meet(*[partial(Client(arena.world.axme).answer, wait_id, "approved", who) for who in people])
+    queued = {intent.id: [event.type for event in intent.events()].count("intent.voted") for intent in intents}
+    arena.settle()
+    for intent in intents:
+        (leg,), (wait,) = intent.legs(), intent.waits()
+        if (leg.run, len(wait.votes), queued[intent.id]) != (2, 2, 1):
+            what = f"run {leg.run} after {len(wait.votes)} voices, {queued[intent.id]} of them counted and waited"
+            figures.findings.append(Finding(Rule.VOICES, intent.id, what))
+        figures.ended["closed by two of three"] += 1
+    figures.races = boards
+
+
 def reports(arena: Arena, figures: Figures) -> None:
     """A tool's report at the moment its wait opens."""
     intents = arena.submit("job", figures.races)
@@ -279,6 +343,8 @@ def submissions(arena: Arena, figures: Figures) -> None:
 
 RACES: Sequence[tuple[str, Race]] = (
     ("races of two people, a timeout and a cancellation", decisions),
+    ("races of an answer, a delegation, an extension and a timeout", handovers),
+    ("crowds of a hundred at a wait for two", crowds),
     ("reports as their wait opens", reports),
     ("messages delivered three times at once", deliveries),
     ("runs taken over while they record", takeovers),

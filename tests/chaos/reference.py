@@ -213,6 +213,12 @@ def _question(name: str) -> dict[str, Any]:
     return body.end()
 
 
+def _board(name: str) -> dict[str, Any]:
+    body = Body()
+    body.wait("wait_for_human", lambda: _decide(timeout=3600, quorum=2))
+    return body.end()
+
+
 def _job(name: str) -> dict[str, Any]:
     body = Body()
     body.wait(f"wait_for_tool:{TOOL}", lambda: wait_for_tool(TOOL, f"{name}:late"))
@@ -241,6 +247,8 @@ class Tasks:
         self.poison = axme.task(name=POISON, max_attempts=POISON_ATTEMPTS)(_poison)
         #: One wait each: for a person, for a tool, for an hour to pass.
         self.question = axme.task(name="chaos.question", max_attempts=100)(_question)
+        #: One wait for two of three people.
+        self.board = axme.task(name="chaos.board", max_attempts=100)(_board)
         self.job = axme.task(name="chaos.job", max_attempts=100)(_job)
         self.nap = axme.task(name="chaos.nap", max_attempts=100)(_nap)
         child = self.child

@@ -198,6 +198,16 @@ def test_a_history_in_which_all_was_kept_has_no_findings():
     assert check(good().history()) == []
 
 
+def test_two_voices_of_a_quorum_of_two_are_both_told_ok():
+    """The one that closed it, and the one before; who gave it away gave none."""
+    story = good()
+    _of_two(story, "ben", "ana", gave=("dan",))
+    story.call("answer", "ok", wait="wait-h", outcome="approved", by="ben")
+    story.call("delegate", "ok", wait="wait-h", to="cem", by="dan")
+
+    assert check(story.history()) == []
+
+
 def test_what_a_client_never_learned_may_have_happened_or_not():
     """A client that died, or was told that nobody knows, proves neither."""
     story = good()
@@ -352,6 +362,42 @@ def _a_step_was_given_and_is_not_recorded(story: Story) -> None:
 @bad(Rule.STALE)
 def _a_replaced_run_takes_its_step_for_recorded(story: Story) -> None:
     story.lines.insert(story.lines.index(story.find("S", 2, "book")), story.line("N", 1, "book", "ref"))
+
+
+def _of_two(story: Story, *votes: str, gave: tuple[str, ...] = ()) -> None:
+    """The human wait as one for two people, closed by the last of these."""
+    story.waits[0] = replace(
+        story.waits[0],
+        request={"outcomes": ["approved", "rejected"], "quorum": 2},
+        votes=tuple({"by": who, "outcome": "approved"} for who in votes),
+        delegations=tuple({"by": who, "to": "cem"} for who in gave),
+    )
+
+
+@bad(Rule.VOICES)
+def somebody_voted_twice(story: Story) -> None:
+    _of_two(story, "ana", "ana")
+
+
+@bad(Rule.VOICES)
+def who_gave_it_away_voted(story: Story) -> None:
+    _of_two(story, "ben", "ana", gave=("ben",))
+
+
+@bad(Rule.VOICES)
+def one_of_two_was_enough(story: Story) -> None:
+    _of_two(story, "ana")
+
+
+@bad(Rule.VOICES)
+def a_delegation_that_was_told_ok_is_nowhere(story: Story) -> None:
+    story.call("delegate", "ok", wait="wait-h", to="cem", by="ben")
+
+
+@bad(Rule.OUTCOME)
+def a_vote_that_was_told_ok_is_nowhere(story: Story) -> None:
+    _of_two(story, "ben", "ana")
+    story.call("answer", "ok", wait="wait-h", outcome="approved", by="cem")
 
 
 @bad(Rule.OUTCOME)

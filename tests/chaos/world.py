@@ -72,7 +72,7 @@ class WallClock(Clock):
     """The host's time, which may be put forward; for threads that meet at one moment."""
 
     def __init__(self) -> None:
-        self.reset()
+        self._ahead_seconds, self._began = 0.0, time.monotonic()
 
     def __call__(self) -> datetime:
         return START + timedelta(seconds=self.passed_seconds)
@@ -81,7 +81,7 @@ class WallClock(Clock):
         self._ahead_seconds += seconds
 
     def reset(self) -> None:
-        self._ahead_seconds, self._began = 0.0, time.monotonic()
+        """Nothing: ledgers that have read it would not follow it back."""
 
     @property
     def passed_seconds(self) -> float:

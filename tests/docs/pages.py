@@ -7,7 +7,7 @@ The word after a fence says what a block is, and the tests hold it to that:
              one Python session that lasts for the page.
     pycon    runs in that session, and must print what it shows.
     console  runs: each line after ``$ `` in a shell, and must print what it shows. Servers among them
-             (``celery ... worker``, ``beat``) run until the page ends.
+             (``celery ... worker``, ``beat``, ``axme-celery ... web``) run until the page ends.
     json, yaml, toml   is read.
     text, diff, ini, lua, sql, mermaid   is only looked at: output and illustration.
 

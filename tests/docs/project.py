@@ -27,8 +27,8 @@ from .shown import Ids
 #: How long one command, or one thing typed in, may take.
 SECONDS = 60
 #: Commands that serve until they are stopped.
-SERVER = re.compile(r"^(?:axme-)?celery -A \S+ (?P<what>worker|beat|dev)\b")
-READY = {"worker": " ready.", "beat": "beat: Starting", "dev": " ready."}
+SERVER = re.compile(r"^(?:axme-)?celery -A \S+ (?P<what>worker|beat|dev|web)\b")
+READY = {"worker": " ready.", "beat": "beat: Starting", "dev": " ready.", "web": "Booting worker"}
 #: What a test may do without: a worker looks for its neighbours for a second before it starts.
 FASTER = {"worker": ("--without-mingle", "--without-gossip")}
 

@@ -255,6 +255,9 @@ def test_a_countdown_on_the_beat_schedule_is_found(desk):
     schedule = {"nightly": {"task": "doors.plain", "schedule": 60.0, "options": {"countdown": 9000}}}
 
     assert facts.gather(desk.another(beat_schedule=schedule).axme).longest_countdown == ("doors.plain", 9000.0)
+    # Of a task whose calls are intents the ledger keeps it.
+    named = desk.another(beat_schedule=schedule, axme_tasks=["doors.*"])
+    assert facts.gather(named.axme).longest_countdown is None
 
 
 def test_a_postgresql_that_is_not_migrated_is_found(desk, postgres_url):

@@ -324,6 +324,12 @@ def jot(name: str, number: int) -> int:
     return number
 
 
+@ordinary(name="e2e.calls")
+def calls(x: int) -> str:
+    """Calls another, and does not wait for it."""
+    return str(bound.delay(x).id)
+
+
 @ordinary(name="e2e.written")
 def written(name: str, count: int) -> list[int]:
     """An ordinary task of so many pages, which a test names in ``axme_tasks``."""

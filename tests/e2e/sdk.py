@@ -1,4 +1,4 @@
-"""The published SDK, unmodified, in a process of its own: ``python -m tests.e2e.sdk agent|client``.
+"""The published SDK, unmodified, in a process of its own: ``python -m tests.e2e.sdk agent|client|outward``.
 
 It knows the server's address and a key, and nothing of this repository. What it found out is printed as JSON.
 """
@@ -144,8 +144,74 @@ def client() -> dict[str, Any]:
     return found
 
 
+def outward(sink: str) -> dict[str, Any]:
+    """Webhooks, schemas, capabilities, a scenario and MCP."""
+    found: dict[str, Any] = {}
+    axme = connect()
+    types = axme.get_capabilities()["supported_intent_types"]
+    found["capabilities"] = all(t.startswith("intent.") and t.endswith(".v1") for t in types)
+
+    made = axme.upsert_webhook_subscription(
+        {"callback_url": sink, "event_types": ["intent.*"]}, idempotency_key="hook-1"
+    )
+    found["subscribed"] = made["subscription"]["active"]
+    sent = axme.send_intent(
+        new("intent.e2e.double.v1", "agent://acme/any", payload={"number": 4}, reply_to="agent://acme/me")
+    )
+    end = axme.wait_for(sent, timeout_seconds=30)
+    thread = axme.get_inbox_thread(sent)["thread"]
+    found["same"] = [
+        end == axme.list_intent_events(sent)["events"][-1],
+        end == thread["timeline"][-1]["details"]["event"],
+    ]
+    found["end"] = end
+
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    kind = "intent.e2e.typed.v1"
+    kept = axme.upsert_schema({"semantic_type": kind, "schema_json": schema, "compatibility_mode": "strict"})
+    found["schema"] = (len(kept["schema"]["schema_hash"]), axme.get_schema(kind)["schema"]["schema_json"] == schema)
+    try:
+        axme.send_intent(new(kind, "agent://acme/nobody", payload={"n": "x"}))
+    except AxmeValidationError as refused:
+        found["unfit"] = refused.status_code
+
+    bundle = {
+        "scenario_id": "e2e.report",
+        "agents": [{"role": "writer", "address": BOT, "create_if_missing": True}],
+        "humans": [{"role": "boss", "contact": "sdk"}],
+        "workflow": {
+            "steps": [
+                {"step_id": "write", "tool_id": "tool.agent.task.v1", "assigned_to": "writer"},
+                {
+                    "step_id": "sign",
+                    "tool_id": "tool.approval.human_signoff",
+                    "assigned_to": "boss",
+                    "requires_approval": True,
+                },
+            ]
+        },
+        "intent": {"type": "intent.e2e.scenario.v1", "payload": {"summarize": "the year"}},
+    }
+    found["valid"] = axme.validate_scenario(bundle).get("errors", [])
+    applied = axme.apply_scenario(bundle, idempotency_key="scenario-1")["intent_id"]
+    for event in axme.observe(applied, wait_seconds=5, timeout_seconds=60):
+        if event["event_type"] == "intent.human_task_assigned":
+            axme.decide_approval(applied, decision="approve")
+        ended = event["status"]
+    found["scenario"] = ended
+
+    found["mcp"] = axme.mcp_initialize()["protocolVersion"]
+    found["mcp_tools"] = len(axme.mcp_list_tools()["tools"]) > 5
+    found["mcp_called"] = axme.mcp_call_tool(
+        "axme.check_nick", arguments={"nick": "@ana"}, owner_agent="agent://acme/me"
+    )["tool"]
+    return found
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "agent":
         agent(int(sys.argv[2]))
+    elif sys.argv[1] == "outward":
+        print(json.dumps(outward(sys.argv[2])))
     else:
         print(json.dumps(client()))

@@ -10,14 +10,16 @@ from celery import chain, chord
 
 from .harness import until
 
-NAMED = {"axme_tasks": ["e2e.bound", "e2e.written", "e2e.joined", "e2e.hooked"]}
+NAMED = {"axme_tasks": ["e2e.bound", "e2e.calls", "e2e.written", "e2e.joined", "e2e.hooked"]}
 
 
-@pytest.mark.parametrize(("pool", "concurrency"), [("prefork", 2), ("threads", 4), ("gevent", 10)])
-def test_named_tasks_are_intents_on_every_pool(open_stage, pool, concurrency):
+@pytest.mark.parametrize(
+    ("pool", "concurrency", "ledger"), [("prefork", 2, "postgres"), ("threads", 4, "sqlite"), ("gevent", 10, "postgres")]
+)
+def test_named_tasks_are_intents_on_every_pool(open_stage, pool, concurrency, ledger):
     """Called by hand, as links, as a chord's body, and by beat: each is kept, and runs once."""
     every = {"often": {"task": "e2e.bound", "schedule": 0.5, "args": [99]}}
-    stage = open_stage(beat_schedule=every, **NAMED)
+    stage = open_stage(ledger=ledger, beat_schedule=every, **NAMED)
     project, axme = stage.project, stage.axme
     worker = stage.worker(pool=pool, concurrency=concurrency)
     stage.beat()
@@ -35,6 +37,13 @@ def test_named_tasks_are_intents_on_every_pool(open_stage, pool, concurrency):
     until(lambda: [*axme.intents(type="e2e.joined", status="COMPLETED")], "intent of a chord's body")
     assert len([*axme.intents(type="e2e.hooked", status="COMPLETED")]) == 1
     assert [*axme.intents(type="e2e.plain")] == []
+
+    calling = project.calls.delay(5)
+    child = calling.get(timeout=20)
+    intent = axme.intent(calling.intent_id)
+    assert intent.wait(20) == child
+    assert [(leg.id, leg.called_by) for leg in intent.legs()] == [(calling.id, None), (child, calling.id)]
+    assert project.app.AsyncResult(child).get(timeout=20)["axme"] == {"intent": intent.id, "run": 1}
 
     def by_beat():
         return [i for i in axme.intents(type="e2e.bound", status="COMPLETED") if i.payload["args"] == [99]]

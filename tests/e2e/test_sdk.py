@@ -14,6 +14,7 @@ import pytest
 
 from axme_celery import keys
 from tests.servers.process import free_port
+from tests.sinks import HttpSink
 
 from .conftest import opened
 from .harness import ROOT, Stage, until
@@ -26,7 +27,12 @@ def served() -> Iterator[tuple[Stage, str]]:
     """A worker with a beat and a web server of two processes, and where that is."""
     secret, port = "a secret of more than thirty-two characters", free_port()
     url = f"http://127.0.0.1:{port}"
-    with opened(axme_secret_key=secret, axme_base_url=url, axme_agent_lease_seconds=4.0) as stage:
+    with opened(
+        axme_secret_key=secret,
+        axme_base_url=url,
+        axme_agent_lease_seconds=4.0,
+        axme_webhook_allow_cidrs=["127.0.0.1/32"],
+    ) as stage:
         stage.worker(beat=True)
         stage._start("web", ["axme", "web", "--port", str(port), "--workers", "2"], None, "Listening at")
         until(lambda: _healthy(url), "answer of the web server")
@@ -92,6 +98,34 @@ def test_the_published_sdk_works_unchanged(served: tuple[Stage, str]) -> None:
     }
     assert found["events_at_once"] >= 2
     assert [one["attempt"] for one in found_by(agent)] == [1, 1]
+
+
+def test_the_published_sdk_reaches_what_leads_outward(served: tuple[Stage, str]) -> None:
+    """Webhooks, schemas, capabilities, scenarios with an agent and a person, and MCP; the end is the same by every way."""
+    stage, url = served
+    key = keys.create(stage.axme.runtime, name="sdk", role="admin")[1]
+    sink = HttpSink(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    with sink.server.running():
+        agent = start(
+            url,
+            keys.create(stage.axme.runtime, name="bot", role="approver", agent="agent://acme/ops/bot")[1],
+            "agent",
+            "1",
+        )
+        found = found_by(start(url, key, "outward", f"http://127.0.0.1:{sink.server.port}/hook"))
+        found_by(agent)
+
+        def told() -> list[bytes]:
+            bodies = [request.body for request in sink.requests]
+            return [b for b in bodies if json.loads(b)["data"] == found["end"]]
+
+        (body,) = until(told, "the end by webhook")
+    assert json.loads(body)["type"] == "intent.completed"
+    assert found == {
+        "capabilities": True, "subscribed": True, "same": [True, True], "end": found["end"], "schema": [64, True],
+        "unfit": 422, "valid": [], "scenario": "COMPLETED", "mcp": "2024-11-05", "mcp_tools": True,
+        "mcp_called": "axme.check_nick",
+    }  # fmt: skip
 
 
 def test_an_intent_of_an_agent_that_died_goes_to_the_next_one(served: tuple[Stage, str]) -> None:

@@ -138,7 +138,7 @@ def test_a_silent_stream_has_a_heartbeat(stage, hub):
 
 def test_an_inbox_says_when_it_is_another(stage, hub):
     """Something came, something was answered; nothing in between."""
-    heard, _ = listening(hub.inbox("ana", {"analysts"}, None))
+    heard, _ = listening(hub.inbox({"ana", "analysts"}))
     until(lambda: len([v for v in heard if v]) == 1)
 
     intent = stage.submit(stage.axme.app.tasks["doors.report"].s(1))
@@ -171,7 +171,7 @@ def test_closing_ends_every_stream(stage, hub, monkeypatch):
     """A server that is asked to stop does not wait for them."""
     monkeypatch.setattr(live, "HEARTBEAT_SECONDS", 60.0)
     intent = stage.submit(stage.axme.app.tasks["doors.report"].s(1))
-    threads = [listening(hub.events(intent.id))[1], listening(hub.inbox("ana", (), None))[1]]
+    threads = [listening(hub.events(intent.id))[1], listening(hub.inbox({"ana"}))[1]]
     until(lambda: len(hub._topics) == 2)
 
     live.close_all()
@@ -201,6 +201,9 @@ def test_a_stream_over_http(stage, web, sign_in):
     ]
     assert "event: end" in text and "doors.add" not in text
     assert web.extensions["axme-web"].live.streams == 0
+    late = client.get(f"/live/intents/{intent.id}", headers={"Last-Event-ID": str(intent.seq)})
+    assert "event: end" in late.text and "id:" not in late.text, "or a browser would come back for ever"
+    late.close()
 
 
 def test_over_http_too_the_seats_are_counted(stage, web, sign_in):

@@ -27,6 +27,12 @@ HEADERS = {
 }
 
 
+@pytest.fixture
+def web(stage):
+    """The pages; what programs are answered is held to its description elsewhere."""
+    return create_app(stage.axme, secret_key=SECRET)
+
+
 def owned(stage, owner, task, *args):
     """An intent of this owner, at rest."""
     work = stage.axme.read_work(stage.axme.app.tasks[task].s(*args))

@@ -81,7 +81,7 @@ def _decide(
         else:
             verbs.answer(
                 house().rt, wait_id, outcome, by=actor.id, comment=comment, data=data, groups=_names(record, actor),
-                expected_hash=shown_hash,
+                expected_hash=shown_hash, via=actor.via,
             )  # fmt: skip
     except ShownChanged:
         words = "What is asked has changed since you opened this page. Look at it again: nothing was decided."

@@ -59,7 +59,7 @@ def inbox() -> Any:
         task_types=list(OUTCOMES),
         count=inboxes.count(rt, inboxes.query(rt, actor.id, actor.groups, owner=actor.owner)),
         overdue=inboxes.count(rt, inboxes.query(rt, actor.id, actor.groups, owner=actor.owner, overdue=True)),
-        version=inbox_version(rt, actor.id, actor.groups, actor.owner),
+        version=inbox_version(rt, actor.names),
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from flask import Response
+from werkzeug.exceptions import MethodNotAllowed
 
-from ... import agents
+from ... import agents, subscriptions
 from ...durations import utc_iso
 from ...errors import BadInput, NotFound
 from ...model import JsonDict
@@ -42,12 +43,13 @@ def get_agent(agent: str) -> Response:
 def put_agent(agent: str) -> JsonDict:
     """Make an agent known, or change it: its name, how it is told (``delivery_mode``, ``callback_url``), its status."""
     actor, fields = need(Role.APPROVER), Fields(body())
+    if agent.endswith(("/intents", "/intents/stream")):
+        # What an agent takes its intents from, and no agent of that name.
+        raise MethodNotAllowed(["GET"])
     where = resolved(agent, actor)
     needs_voice(actor, where)
     _refuse_strangers(where, actor)
     mode, url = fields.line("delivery_mode", longest=16), fields.line("callback_url", longest=2048)
-    if url is not None:
-        _check_url(url)
     if mode == "http" and url is None:
         known = house().rt.ledger.mailboxes.agent(where)
         if known is None or known.callback_url is None:
@@ -56,7 +58,13 @@ def put_agent(agent: str) -> JsonDict:
         house().rt, where, owner=actor.owner, display_name=fields.line("display_name"), delivery_mode=mode,
         callback_url=url, status=fields.line("status", longest=16),
     )  # fmt: skip
-    return {"ok": True, "agent": shown(made)}
+    found: JsonDict = {"ok": True, "agent": shown(made)}
+    if made.callback_url is not None:
+        # Whoever speaks for the agent must be able to check what it is sent.
+        found["callback_secret"] = subscriptions.subscription_of_url(
+            house().rt, made.callback_url, owner=made.owner
+        ).secret
+    return found
 
 
 @blueprint.get("/agents/<path:agent>/policy", merge_slashes=False)
@@ -96,11 +104,6 @@ def _refuse_strangers(where: str, actor: Actor) -> None:
     known = house().rt.ledger.mailboxes.agent(where)
     if known is not None and known.seen_at is not None and not actor.sees(known.owner) and voice(actor) != where:
         raise NotFound("agent", where)
-
-
-def _check_url(url: str) -> None:
-    if not url.startswith(("https://", "http://")) or len(url) < 8:
-        raise BadInput("callback_url must be an https:// address")
 
 
 def shown(agent: Agent) -> JsonDict:

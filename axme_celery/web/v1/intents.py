@@ -357,6 +357,14 @@ def cancel_intent(intent_id: str) -> JsonDict:
     return ended_reply(submit.cancel(house().rt, intent_id, reason=reason or "canceled", by=actor.id))
 
 
+@blueprint.route("/intents/bulk-cancel", methods=["OPTIONS"])
+def bulk_cancel_options() -> Response:
+    """What may be done here: not what may be done with an intent, whose path this also looks like."""
+    response = reply({"ok": True})
+    response.headers["Allow"] = "POST, OPTIONS"
+    return response
+
+
 @blueprint.post("/intents/bulk-cancel")
 @writes
 def bulk_cancel() -> JsonDict:

@@ -170,6 +170,9 @@ class Fields:
         value = self._given.get(name)
         if value is None:
             return None
+        if isinstance(value, float) and value.is_integer():
+            # JSON has one kind of number: 7.0 is a whole one.
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise BadInput(f"{self._named(name)} must be a whole number from {least} to {most}")
         return value
@@ -229,7 +232,7 @@ class Fields:
 def query_int(name: str, default: int, *, least: int, most: int, clip: bool = False) -> int:
     """A whole number of the query. ``clip``: beyond the limits it is the limit. Raises BadInput."""
     given = request.args.get(name)
-    if given is None or given == "":
+    if given is None:
         return default
     if not re.fullmatch(r"-?[0-9]{1,18}", given):
         raise BadInput(f"{name} must be a whole number")

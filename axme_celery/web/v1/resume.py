@@ -127,8 +127,9 @@ def decide(actor: Actor, wait: Wait, result: JsonDict, reason: str | None = None
         if not evidence:
             raise BadInput("this task asks for evidence: give task_result.data.evidence")
     return answer.answer(
-        house().rt, wait.id, outcome, by=actor.id, comment=comment, data=data, groups=answers_for(actor)
-    )
+        house().rt, wait.id, outcome, by=actor.id, comment=comment, data=data, groups=answers_for(actor),
+        via=actor.via,
+    )  # fmt: skip
 
 
 def _outcome(fields: Fields, result: JsonDict, wait: Wait) -> str:

@@ -7,8 +7,11 @@ A frame is ``id``, ``event`` and ``data``, and an empty line. A stream ends by i
 from __future__ import annotations
 
 import logging
+import select
+import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from flask import Response, request, session, stream_with_context
 
@@ -71,7 +74,7 @@ def stream_agent(agent: str) -> Response:
     since, seconds = _since(), query_int("wait_seconds", 15, least=1, most=60)
     statuses, lease = wanted(), lease_seconds(here)
     agents.listening(here.rt, where, actor.owner)
-    by = actor.agent or actor.id
+    by, environ = actor.agent or actor.id, request.environ
 
     def frames(held: bool) -> Iterator[str]:
         at, mine = since, list[HandOut]()
@@ -79,6 +82,8 @@ def stream_agent(agent: str) -> Response:
         try:
             yield _BEAT
             for is_due in here.live.mailbox(where, seconds=seconds if held else 0.01, beat_seconds=BEAT_SECONDS):
+                if hung_up(environ):
+                    return
                 while is_due:
                     handed, at = agents.take(
                         here.rt, where, since=at, by=by, owner=owner_of(actor, where), statuses=statuses, limit=AT_ONCE,
@@ -97,6 +102,15 @@ def stream_agent(agent: str) -> Response:
                 _give_back(here, mine)
 
     return _streamed(here, actor, frames)
+
+
+@blueprint.route("/agents/<path:agent>/intents/stream", methods=["OPTIONS"], merge_slashes=False)
+@blueprint.route("/agents/<path:agent>/intents", methods=["OPTIONS"], merge_slashes=False)
+def agent_intents_options(agent: str) -> Response:
+    """What may be done here: not what may be done with an agent, whose path this also looks like."""
+    response = reply({"ok": True})
+    response.headers["Allow"] = "GET, HEAD, OPTIONS"
+    return response
 
 
 @blueprint.get("/agents/<path:agent>/intents", merge_slashes=False)
@@ -180,6 +194,21 @@ def delivered(one: HandOut) -> JsonDict:
         "trace": intent.trace,
         "details": {"delivery_attempt": one.leg.attempts, "handler": one.offer.agent},
     }
+
+
+def hung_up(environ: Mapping[str, Any]) -> bool:
+    """Whether the other end has closed the connection. False where the server does not let us look."""
+    line = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    if type(line) is not socket.socket:
+        return False
+    try:
+        look = select.poll()
+        look.register(line, select.POLLIN)
+        return bool(look.poll(0)) and line.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except (BlockingIOError, ValueError):
+        return False
+    except OSError:
+        return True
 
 
 def _give_back(here: House, mine: list[HandOut]) -> None:

@@ -23,28 +23,16 @@ _ACTIONS = {
 }  # fmt: skip
 
 
-@blueprint.post("/tools/<tool>/jobs/<job_id>")
+@blueprint.post("/tools/<tool>/jobs/<path:job_id>", merge_slashes=False)
 @knows_by_itself
 @writes_results
 def report_job(tool: str, job_id: str) -> JsonDict:
     """A tool's report of its job: ``{"result": ...}``, ``{"error": ...}``, or ``{"status": "heartbeat", "progress": 0.4}``."""
-    return _taken(tool, job_id, None)
-
-
-@blueprint.post("/tools/<tool>/jobs/<job_id>/<any(complete, fail, heartbeat):action>")
-@knows_by_itself
-@writes_results
-def report_job_as(tool: str, job_id: str, action: str) -> JsonDict:
-    """The same, with what it is in the path."""
-    return _taken(tool, job_id, action)
-
-
-def _taken(tool: str, job_id: str, action: str | None) -> JsonDict:
     rt = house().rt
     answer.tool_job(tool, job_id)
     given, fields = body(), Fields(body())
     _let_in(tool, job_id)
-    said = action or (fields.line("action", longest=32) or fields.line("status", longest=32) or "").lower()
+    said = (fields.line("action", longest=32) or fields.line("status", longest=32) or "").lower()
     if not said:
         said = _FAILED if fields.has("error") else _DONE if "result" in given else ""
     kind = _ACTIONS.get(said)
@@ -60,12 +48,7 @@ def _taken(tool: str, job_id: str, action: str | None) -> JsonDict:
         answer.complete_tool(rt, tool, job_id, error=error if error is not None else {"message": "failed"})
     else:
         answer.complete_tool(rt, tool, job_id, given.get("result"))
-    return {
-        "ok": True,
-        "tool": tool,
-        "job_id": job_id,
-        "status": {_DONE: "completed", _FAILED: "failed"}.get(kind, kind),
-    }
+    return {"ok": True, "tool": tool, "job_id": job_id, "status": {_DONE: "completed", _FAILED: "failed"}.get(kind, kind)}
 
 
 def _let_in(tool: str, job_id: str) -> None:

@@ -15,6 +15,9 @@ app = Celery("bench", broker=os.environ["BENCH_BROKER"], backend=os.environ["BEN
 app.conf.broker_connection_retry_on_startup = True
 app.conf.axme_ledger_url = os.environ["BENCH_LEDGER"]
 app.conf.axme_lease_seconds = float(os.environ.get("BENCH_LEASE_SECONDS", "15"))
+app.conf.axme_secret_key = "of no worth, and long enough to sign a session with"
+app.conf.axme_requests_per_minute = None
+app.conf.axme_live_clients = int(os.environ.get("BENCH_LIVE_CLIENTS", "56"))
 axme = Axme(app)
 
 

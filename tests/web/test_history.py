@@ -1,0 +1,56 @@
+"""The history to take away: whole, safe to open, and with the word whether it holds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+from sqlalchemy import update
+
+from axme_celery.ledger import tables as t
+
+from .conftest import PAGE
+
+
+def test_an_operator_takes_the_history_away(stage, sign_in):
+    """Every event, as a spreadsheet without formulas and as lines of JSON, under a name that says what it is."""
+    intent = stage.submit(stage.axme.app.tasks["doors.ask"].s({"to": "ana"}), requester="=cmd|' /C calc'!A0")
+    stage.axme.cancel(intent.id, "=1+1", by="@SUM(A1)")
+    ops = sign_in("ops", role="operator")
+
+    sheet = ops.get(f"/intents/{intent.id}/history.csv", headers=PAGE)
+    lines = ops.get(f"/intents/{intent.id}/history.jsonl", headers=PAGE)
+
+    events = intent.events()
+    rows = list(csv.reader(io.StringIO(sheet.text, newline="")))
+    assert sheet.content_type == "text/csv; charset=utf-8"
+    assert sheet.headers["Content-Disposition"] == f'attachment; filename="history-{intent.id}.csv"'
+    assert (sheet.headers["Axme-Audit"], sheet.headers["Axme-Audit-Head"]) == ("holds", events[-1].hash)
+    assert len(rows) == len(events) + 1
+    assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "-", "@"))]
+    assert [json.loads(line)["hash"] for line in lines.text.splitlines()] == [event.hash for event in events]
+    assert "history.csv" in ops.get(f"/intents/{intent.id}", headers=PAGE).text
+
+
+def test_a_history_that_was_altered_says_so_in_its_name(stage, sign_in):
+    """Whoever gets the file from somebody else sees it too."""
+    intent = stage.submit(stage.axme.app.tasks["doors.ask"].s({"to": "ana"}))
+    with stage.engine.connect() as connection, connection.begin():
+        connection.execute(update(t.events).where(t.events.c.seq == 2).values(actor="eve"))
+
+    sheet = sign_in("ops", role="operator").get(f"/intents/{intent.id}/history.csv", headers=PAGE)
+
+    assert sheet.headers["Axme-Audit"] == "altered"
+    assert f"history-{intent.id}-ALTERED.csv" in sheet.headers["Content-Disposition"]
+
+
+def test_nobody_else_takes_it_and_no_other_form_is_given(stage, sign_in):
+    """What is made unreadable on the pages is readable in it."""
+    intent = stage.submit(stage.axme.app.tasks["doors.ask"].s({"to": "ana"}))
+    ops, ana = sign_in("ops", role="operator"), sign_in("ana", role="approver")
+
+    assert ana.get(f"/intents/{intent.id}/history.csv", headers=PAGE).status_code == 403
+    assert "history.csv" not in ana.get(f"/intents/{intent.id}", headers=PAGE).text
+    assert ops.get(f"/intents/{intent.id}/history.xlsx", headers=PAGE).status_code == 404
+    assert ops.get("/intents/nothing/history.csv", headers=PAGE).status_code == 404
