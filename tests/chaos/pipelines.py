@@ -45,7 +45,7 @@ def link(*args: Any, tag: str) -> str:
 
 def canvas(task: Any) -> Signature:
     """A chord of a link, a chain with a question in its middle, and a chain with a group in it; and a link after it."""
-    asked = chain(task.s(1, tag="b1"), wait_for_human.s("Go on?", to="ana"), task.s(tag="b2"))
+    asked = chain(task.s(1, tag="b1"), wait_for_human.s("Go on?", to="ana", on_reject="continue"), task.s(tag="b2"))
     split = chain(task.s(tag="c1"), group(task.s(2, tag="c2"), task.s(3, tag="c3")), task.s(tag="c4"))
     return chain(chord([task.s(tag="a"), asked, split], task.s(tag="body")), task.s(tag="last"))
 
