@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from celery.bootsteps import StartStopStep
@@ -23,7 +23,7 @@ from .beats import occasion
 from .errors import AxmeError, IntentEnded, LeaseLost, StaleChange
 from .forkgate import ForkGate
 from .model import Change, Lease, LegStatus
-from .sweep import lose, sweep
+from .sweep import lose, received, sweep
 
 if TYPE_CHECKING:
     from .extension import Axme
@@ -46,6 +46,8 @@ class Keeper:
         self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._gate = ForkGate()
+        #: Leases on what this worker has received and not begun.
+        self._received: set[Lease] = set()
 
     # -- told by the worker -----------------------------------------------------
 
@@ -67,6 +69,7 @@ class Keeper:
             return
         for leg_id, run in active_legs():
             self.canceled(leg_id, run)
+        self._jobs.put(self._let_go)
         self._jobs.put(None)
         thread.join(STOP_SECONDS)
         self._axme.drain(STOP_SECONDS)
@@ -124,9 +127,20 @@ class Keeper:
 
     def _renew(self) -> None:
         held = [Lease(leg_id, run) for leg_id, run in active_legs()]
-        if held:
-            self._axme.runtime.tracker.hold(held, self._axme.settings.lease_seconds)
+        waiting = {received(Lease(leg_id, run)) for leg_id, run in waiting_legs()}
+        before, self._received = self._received, waiting
+        if held or waiting:
+            self._axme.runtime.tracker.hold([*held, *waiting], self._axme.settings.lease_seconds)
+        if before - waiting:
+            # Begun meanwhile, or given back.
+            self._axme.runtime.tracker.release(list(before - waiting))
         self._axme.worker.renewed()
+
+    def _let_go(self) -> None:
+        """What was received and not begun goes back to the broker with the worker's end."""
+        before, self._received = self._received, set()
+        if before:
+            self._axme.runtime.tracker.release(list(before))
 
     def _sweep_if_quiet(self) -> None:
         """Beat is how sweeps are meant to happen; without one, things go slower but they go."""
@@ -206,9 +220,25 @@ class WatchChildren(StartStopStep):  # type: ignore[misc]
 
 def active_legs() -> list[tuple[str, int]]:
     """(leg id, run) of every leg this worker's pool is at."""
-    found = []
-    for request in list(worker_state.active_requests):
-        mark = work.own_header(request.request_dict)
-        if mark is not None:
-            found.append((request.id, mark["run"]))
-    return found
+    return _legs_of(_members(worker_state.active_requests))
+
+
+def waiting_legs() -> list[tuple[str, int]]:
+    """(leg id, run) of every leg this worker has received and whose turn in its pool has not come."""
+    begun = {id(request) for request in _members(worker_state.active_requests)}
+    return _legs_of([one for one in _members(worker_state.reserved_requests) if id(one) not in begun])
+
+
+def _legs_of(requests: Sequence[Any]) -> list[tuple[str, int]]:
+    marks = ((request.id, work.own_header(request.request_dict)) for request in requests)
+    return [(leg_id, mark["run"]) for leg_id, mark in marks if mark is not None]
+
+
+def _members(requests: Collection[Any]) -> list[Any]:
+    """What is in a set that the worker's own thread changes meanwhile."""
+    for _ in range(100):
+        try:
+            return list(requests)
+        except RuntimeError:
+            continue
+    return []

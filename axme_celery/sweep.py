@@ -90,13 +90,25 @@ def _slow_turn(rt: Runtime, sweeper: str) -> bool:
 # -- quick brooms ---------------------------------------------------------------
 
 
+#: Before a leg's id in a lease: its message is in a worker's hands, which has not begun it.
+_RECEIVED = "received/"
+
+
+def received(lease: Lease) -> Lease:
+    """The lease a worker holds on what it has received and not begun: should it die, the message is sent again."""
+    return Lease(_RECEIVED + lease.leg_id, lease.run)
+
+
 def lapsed_leases(rt: Runtime) -> int:
-    """Legs whose worker has been silent for longer than its lease are queued again."""
+    """Legs whose worker has been silent for longer than its lease are queued again; what it had received, sent again."""
     moved = 0
     while lapsed := rt.tracker.lapsed(BATCH):
-        running = rt.ledger.running(lapsed, BATCH)
+        running = rt.ledger.running([one for one in lapsed if not one.leg_id.startswith(_RECEIVED)], BATCH)
         for lease in running:
             moved += lose(rt, lease, "its worker fell silent")
+        for lease in lapsed:
+            if lease.leg_id.startswith(_RECEIVED):
+                moved += _send_again(rt, Lease(lease.leg_id.removeprefix(_RECEIVED), lease.run))
         rt.tracker.release(lapsed)
         if len(lapsed) < BATCH:
             break
@@ -123,6 +135,20 @@ def lose(rt: Runtime, lease: Lease, cause: str) -> int:
         return [change, *(child for one in falls for child in one.children)]
 
     return min(len(carry_out(rt, decide)), 1)
+
+
+def _send_again(rt: Runtime, lease: Lease) -> int:
+    """Send a leg's message again, if nobody has begun this run yet: it is lost with the worker that had it."""
+
+    def decide() -> Sequence[Change]:
+        record = rt.ledger.leg_record(lease.leg_id, history=False)
+        if record is None or record.intent.status.is_final:
+            return ()
+        if record.leg.status is not LegStatus.QUEUED or record.leg.run != lease.run:
+            return ()
+        return [lifecycle.resend(record.leg, on=occasion(rt))]
+
+    return len(carry_out(rt, decide))
 
 
 def due_timers(rt: Runtime) -> int:

@@ -607,3 +607,10 @@ def test_an_agent_that_fails_fails_its_pipeline(stage, rt, axme, listen):
     verbs.complete(rt, handed.intent.id, error={"code": "no_disk", "message": "full"}, by=BOT)
     stage.run()
     assert (intent.refresh().status, intent.error["code"]) == (Status.FAILED, "agent_failed")
+
+
+def test_an_agents_place_is_none_of_the_hosts_that_work_here(stage, send, listen):
+    """The doctor looks at workers only."""
+    send()
+    assert len(listen()) == 1
+    assert stage.axme.runtime.ledger.health().hosts == ()

@@ -477,3 +477,35 @@ def test_every_kind_of_delivery_has_somebody_who_sends_it(axme):
     """A kind without a sender would stay in the outbox for ever."""
     # Fan-out leaves nothing: it is the ledger's work alone.
     assert axme.senders.keys() == set(DeliveryKind) - {DeliveryKind.FANOUT}
+
+
+# -- what a worker has received ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("run", "is_sent"), [(1, True), (2, False)])
+def test_a_message_in_the_hands_of_a_dead_worker_is_sent_again(stage, sleeping, run, is_sent):
+    """That very run of it, and only while nobody has begun it."""
+    rt, intent = stage.axme.runtime, stage.axme.submit(sleeping.s("1h"))
+    (leg,) = intent.legs()
+    stage._relay.flush()
+    rt.tracker.hold([brooms.received(Lease(leg.id, run))], 15)
+    stage.lose_messages()
+    assert brooms.lapsed_leases(rt) == 0
+    stage._now += timedelta(seconds=16)
+
+    assert brooms.lapsed_leases(rt) == int(is_sent)
+    stage._until_rest()
+
+    assert intent.refresh().status is (Status.WAITING if is_sent else Status.SUBMITTED)
+    assert intent.legs()[0].resends == int(is_sent)
+
+
+def test_what_was_received_and_has_begun_is_left_to_its_own_lease(stage, sleeping):
+    """Its worker's keeper has not let go of it yet."""
+    intent = stage.submit(sleeping.s("1h"))
+    rt, (leg,) = stage.axme.runtime, intent.legs()
+    rt.tracker.hold([brooms.received(Lease(leg.id, 1))], 15)
+    stage._now += timedelta(seconds=16)
+
+    assert brooms.lapsed_leases(rt) == 0
+    assert intent.legs()[0].resends == 0

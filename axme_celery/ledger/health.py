@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, Table, func, select
 
 from ..model import LegStatus, WaitStatus
+from ..parties import SCHEME
 from . import tables as t
 
 #: The hosts that work here are read from the legs of this many intents, the newest.
@@ -55,7 +56,14 @@ def health(c: Connection, now: datetime) -> Health:
     oldest = c.scalar(select(func.min(waits.opened_at)).where(is_open))
     newest = select(intents.id).order_by(intents.created_at.desc()).limit(RECENT)
     workers = c.scalars(
-        select(t.legs.c.worker).where(t.legs.c.intent_id.in_(newest), t.legs.c.worker.is_not(None)).distinct()
+        select(t.legs.c.worker)
+        # Agents outside Celery work elsewhere.
+        .where(
+            t.legs.c.intent_id.in_(newest),
+            t.legs.c.worker.is_not(None),
+            t.legs.c.task.not_like(f"{SCHEME}%"),
+        )
+        .distinct()
     )
     return Health(
         open_intents=count(t.intents, intents.ended_at.is_(None)),

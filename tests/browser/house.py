@@ -31,10 +31,20 @@ def seed(stage: Stage) -> dict[str, str]:
     quick = stage.submit(tasks["shop.refund"].s("A-1030", "8.00 EUR"), requester="lee", tags=["refunds"])
     stage.pass_time("50m")
     stage.answer(quick.id, "rejected", by="ana", comment="Out of warranty.")
+    many = [
+        stage.submit(
+            tasks["shop.ask"].s(
+                {"title": f"Pay back order B-{n}?", "to": "finance", "bulk": True, "context": {"cents": 500 * n}}
+            ),
+            requester="lee",
+        ).waits()[0].id
+        for n in (1, 2, 3)
+    ]  # fmt: skip
     waits = {name: intent.waits()[0].id for name, intent in
              {"refund": refund, "expense": expense, "release": release, "done": done}.items()}  # fmt: skip
     return {
         "inbox": "/inbox",
+        "many": f"/inbox/many?wait={'&wait='.join(many)}",
         "intents": "/intents",
         "intent": f"/intents/{export.id}",
         "intent-done": f"/intents/{done.id}",

@@ -56,9 +56,14 @@ def test_no_hostile_text_does_anything_on_any_page(stage, person, address):
         wait = intent.waits()[0]
         stage.answer(wait, "approved", by=text[:255], comment=everything, data={text: text, "pick": text})
         stage.axme.delegate(wait.id, "zoe", by="ana", reason=text)
+        many = stage.submit(
+            tasks["shop.ask"].s({"title": text[:255], "to": "finance", "context": context, "bulk": True}), requester=text
+        ).waits()[0]  # fmt: skip
+        stage.axme.delegate(many.id, "zoe", by="finance", reason=text)
         failed = stage.submit(tasks["shop.sync"].s(text), requester=text)
         stage.axme.reassign(wait.id, ["kim", "finance"], by=text, reason=text)
         pages += [f"/waits/{wait.id}", f"/intents/{intent.id}", f"/intents/{failed.id}"]
+        pages += [f"/waits/{many.id}", f"/inbox/many?wait={many.id}&wait={wait.id}"]
         pages += [f"/intents?find={quote(text)}&type={quote(text)}&tag={quote(text)}", f"/inbox?type={quote(text)}"]
         pages += [f"/dead-letters?code={quote(text)}&state={quote(text)}"]
         pages += [f"/sign-in?next={quote(text)}&link=axl_{quote(text)}"]

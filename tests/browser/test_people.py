@@ -256,6 +256,31 @@ def test_somebody_takes_over_for_somebody_else(stage, person, ask):
     assert outcome(bo) == "Approved by bo"
 
 
+@pytest.mark.parametrize("scripts", [True, False])
+def test_many_are_looked_at_together_and_decided_together(stage, person, ask, scripts):
+    """What was ticked stays ticked while the list changes; each is then answered, and said so."""
+    waits = [ask(title=f"Pay back B-{n}?", bulk=True, context={"cents": 100 * n}) for n in (1, 2, 3)]
+    page = person("ana", java_script_enabled=scripts)
+    page.goto("/inbox")
+    for title in ("Choose: Pay back B-1?", "Choose: Pay back B-3?"):
+        page.get_by_label(title).check()
+    if scripts:
+        ask(title="Something new?")
+        page.get_by_role("link", name="Something new?").wait_for()
+
+    press(page, "Decide on those chosen")
+    page.get_by_role("heading", name="Decide on 2 questions at once").wait_for()
+    if scripts:
+        assert violations(page) == []
+    page.get_by_label("Comment").fill("All checked.")
+    press(page, "Approve (2)")
+
+    page.get_by_text("2 answered.").wait_for()
+    now = [stage.axme.runtime.ledger.wait(wait.id).wait for wait in waits]
+    assert [wait.outcome for wait in now] == ["approved", None, "approved"]
+    assert {wait.comment for wait in now} == {"All checked.", None}
+
+
 # -- every page, for everybody --
 
 

@@ -145,6 +145,9 @@ def test_every_setting_a_page_names_exists(page):
     named = set(re.findall(r"\baxme_[a-z_]*[a-z]\b", text_of(page)))
     # Not settings: the package, the fixtures, the prefix of tables, options of a task.
     options = {name for name in vars(LegTask) if name.startswith("axme_")}
+    # And the names of metrics.
+    metrics = set(re.findall(r'(?:one|many)\(\s*"(\w+)"', (ROOT / "axme_celery/web/metrics.py").read_text()))
+    options |= {f"axme_{name}" for name in metrics}
     assert named - known - options - {"axme_celery", "axme_stage", "axme_app", "axme_demo"} == set()
 
 

@@ -162,3 +162,25 @@ def test_a_leg_waiting_in_a_stopping_workers_hands_goes_to_another(open_stage):
 
     assert first.wait(20) == [1]
     assert [intent.wait(20) for intent in others] == [[1], [1], [1]]
+
+
+def test_what_a_dead_worker_had_received_and_not_begun_is_sent_again(open_stage):
+    """Its messages are lost with it, or come back with the visibility timeout: nobody waits for that."""
+    stage = open_stage()
+    worker = stage.worker(concurrency=1)
+    with stage.held("first-1"):
+        first = stage.axme.submit(stage.project.pages.s("first", 1))
+        stage.wait_started("first", 1)
+        others = [stage.axme.submit(stage.project.double.s(n)) for n in range(3)]
+        until(lambda: b"received/" in b"".join(members(stage)), "lease on what was received")
+        worker.kill_group()
+    stage.worker(beat=True)
+
+    assert [intent.wait(20) for intent in (first, *others)] == [[1], 0, 2, 4]
+    until(lambda: members(stage) == [], "end of all leases")
+    assert [stage.leg(intent).run for intent in others] == [1, 1, 1]
+
+
+def members(stage):
+    """All leases there are."""
+    return [m for key in stage.redis.admin.scan_iter("*leases*") for m in stage.redis.admin.zrange(key, 0, -1)]

@@ -13,11 +13,13 @@ from .harness import until
 NAMED = {"axme_tasks": ["e2e.bound", "e2e.calls", "e2e.written", "e2e.joined", "e2e.hooked"]}
 
 
-@pytest.mark.parametrize(("pool", "concurrency"), [("prefork", 2), ("threads", 4), ("gevent", 10)])
-def test_named_tasks_are_intents_on_every_pool(open_stage, pool, concurrency):
+@pytest.mark.parametrize(
+    ("pool", "concurrency", "ledger"), [("prefork", 2, "postgres"), ("threads", 4, "sqlite"), ("gevent", 10, "postgres")]
+)
+def test_named_tasks_are_intents_on_every_pool(open_stage, pool, concurrency, ledger):
     """Called by hand, as links, as a chord's body, and by beat: each is kept, and runs once."""
     every = {"often": {"task": "e2e.bound", "schedule": 0.5, "args": [99]}}
-    stage = open_stage(beat_schedule=every, **NAMED)
+    stage = open_stage(ledger=ledger, beat_schedule=every, **NAMED)
     project, axme = stage.project, stage.axme
     worker = stage.worker(pool=pool, concurrency=concurrency)
     stage.beat()
