@@ -9,6 +9,7 @@ from typing import Any
 
 from . import submit
 from .errors import IntentCanceled, IntentFailed, IntentTimedOut, NotFound, TrackerUnavailable
+from .graph import Join
 from .model import Checkpoint, Event, Intent, JsonDict, Leg, Progress, Status, Wait
 from .ports import Runtime
 
@@ -145,8 +146,12 @@ class IntentHandle:
             self.listen(LOOK_SECONDS)
 
     def legs(self) -> list[Leg]:
-        """Its legs."""
+        """Its legs, in the order of its canvas."""
         return self._rt.ledger.legs(self.id)
+
+    def joins(self) -> list[Join]:
+        """Where legs of its pipeline come together, in the order of its canvas."""
+        return self._rt.ledger.joins(self.id)
 
     def steps(self) -> list[Checkpoint]:
         """The recorded steps of its legs, in the order they were first asked for."""

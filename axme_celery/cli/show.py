@@ -15,6 +15,7 @@ from .project import json_option, limit_option, with_axme
 
 if TYPE_CHECKING:
     from ..extension import Axme
+    from ..graph import Join
     from ..handle import IntentHandle
     from ..model import Checkpoint, Event, Leg, Progress, Wait
 
@@ -41,7 +42,8 @@ def show(axme: Axme, intent_id: str, limit: int, as_json: bool) -> None:
         show_wait(axme, record, as_json=as_json)
         return
     intent = axme.intent(intent_id)
-    legs, steps, waits, events = intent.legs(), intent.steps(), _open_first(intent.waits()), intent.events()
+    legs, joins, steps = intent.legs(), intent.joins(), intent.steps()
+    waits, events = _open_first(intent.waits()), intent.events()
     progress = intent.progress()
     if as_json:
         codec = axme.runtime.codec
@@ -49,6 +51,7 @@ def show(axme: Axme, intent_id: str, limit: int, as_json: bool) -> None:
             {
                 **documents.intent(intent, whole=True),
                 "legs": [documents.leg(one, progress.get(one.id)) for one in legs],
+                "joins": [documents.record(one) for one in joins],
                 "steps": [documents.step(one, codec) for one in steps],
                 "waits": [{**documents.record(one), "data": documents.stored(one.data, codec)} for one in waits],
                 "events": [documents.record(one) for one in events],
@@ -57,10 +60,7 @@ def show(axme: Axme, intent_id: str, limit: int, as_json: bool) -> None:
         return
     now = axme.runtime.ledger.now(fresh=True)
     print_facts(_facts(intent, now))
-    print_heading("LEGS")
-    print_table(
-        ("LEG", "TASK", "STATUS", "RUN", "ATTEMPTS", "WORKER", "PROGRESS"), (_leg(x, progress) for x in legs), "none"
-    )
+    _print_legs(legs, joins, progress, limit)
     for leg in legs:
         if leg.parked:
             click.echo(f"parked: {text_of(leg.parked)}")
@@ -97,6 +97,25 @@ def _facts(intent: IntentHandle, now: datetime) -> list[tuple[str, object]]:
 
 def _open_first(waits: list[Wait]) -> list[Wait]:
     return sorted(waits, key=lambda wait: wait.status != "OPEN")
+
+
+def _print_legs(legs: list[Leg], joins: list[Join], progress: dict[str, Progress], limit: int) -> None:
+    """The legs; of a pipeline with where each is in its canvas, what it waits for, and where they come together."""
+    heads = ("LEG", "TASK", "STATUS", "RUN", "ATTEMPTS", "WORKER", "PROGRESS")
+    if not any(leg.node for leg in legs):
+        print_heading("LEGS")
+        print_table(heads, (_leg(leg, progress) for leg in legs), "none")
+        return
+    places = {leg.id: leg.node for leg in legs} | {join.id: f"all of {join.node or 'the group'}" for join in joins}
+    places |= {join.id: join.node for join in joins if join.gives == "value"}
+    shown = legs if len(legs) <= limit else sorted(legs, key=lambda leg: leg.status.is_final)[:limit]
+    print_heading(f"LEGS ({len(legs)})" if shown is legs else f"LEGS ({limit} of {len(legs)}, open ones first)")
+    rows = ((leg.node, places.get(leg.after or ""), *_leg(leg, progress)) for leg in shown)
+    print_table(("PLACE", "AFTER", *heads), rows, "none")
+    if joins:
+        print_heading("JOINS")
+        rows_of_joins = ((join.node or "the end", join.status, f"{join.size - join.left}/{join.size}") for join in joins)
+        print_table(("PLACE", "STATUS", "ARRIVED"), rows_of_joins, "none")
 
 
 def _leg(leg: Leg, progress: dict[str, Progress]) -> tuple[object, ...]:

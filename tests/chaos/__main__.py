@@ -16,11 +16,12 @@ import random
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from . import enumeration, lanes, races
 from .checker import vacuous
-from .enumeration import BRIEF, MINIMUMS, WHOLE, Figures
+from .enumeration import BRIEF, KINDS, MINIMUMS, WHOLE, Figures
 from .trial import Case, Lane, Outcome
 from .world import Place
 
@@ -47,8 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     if "enumerate" in parts:
         for ledger in ledgers:
             passed &= _enumerate(
-                ledger, options.kills // len(ledgers), seed, brief=options.brief, figures=options.figures
-            )
+                ledger, options.kills // len(ledgers), seed, brief=options.brief, kinds=options.kind,
+                figures=options.figures,
+            )  # fmt: skip
     if "races" in parts:
         passed &= _race(ledgers, options.races, seed)
     if "live" in parts:
@@ -78,14 +80,20 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=5000, help="events of the webhooks part")
     parser.add_argument("--sender-kills", type=int, default=100, help="how often it kills a sender of webhooks")
     parser.add_argument("--minutes", type=float, default=60.0, help="how long a soak repeats the live part")
+    parser.add_argument(
+        "--kind", action="append", choices=KINDS, help="enumerate this kind of intent only; may be given again"
+    )
     parser.add_argument("--brief", action="store_true", help="the test suite's share of the enumeration")
     parser.add_argument("--figures", type=Path, help="write the figures there, as JSON lines")
     parser.add_argument("--case", help="run one case again, by the name that was printed, and show its history")
     return parser.parse_args(arguments)
 
 
-def _enumerate(ledger: str, kills: int, seed: int, *, brief: bool, figures: Path | None) -> bool:
+def _enumerate(
+    ledger: str, kills: int, seed: int, *, brief: bool, kinds: list[str] | None, figures: Path | None
+) -> bool:
     scope, of = (BRIEF, 1) if brief else (WHOLE, lanes.LANES)
+    scope = replace(scope, kinds=tuple(kinds)) if kinds else scope
 
     def share(place: Place, number: int, of: int) -> Figures:
         return enumeration.run(Lane(place), number, of, scope=scope, kills=-(-kills // of), seed=seed)
@@ -97,7 +105,7 @@ def _enumerate(ledger: str, kills: int, seed: int, *, brief: bool, figures: Path
         print("  where, and how often:")
         for place, count in sorted(total.places.items(), key=lambda item: item[0].split(maxsplit=1)[::-1]):
             print(f"  {count:8,}  {place}")
-    shown_nothing = [] if total.failures else vacuous(total.reached, MINIMUMS)
+    shown_nothing = [] if total.failures or kinds else vacuous(total.reached, MINIMUMS)
     _show_failures(total.failures)
     for case in total.unreached[:20]:
         print(f"  NOT REACHED: {case}")

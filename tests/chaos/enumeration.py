@@ -20,7 +20,9 @@ from .injector import MODES, Fault, Mode
 from .life import Variant
 from .trial import Case, Lane, Outcome
 
-KINDS = ("reference", "family", "poison")
+KINDS = ("reference", "family", "poison", "pipeline")
+#: How often each is taken for a random case.
+OFTEN = {"reference": 6, "family": 1, "poison": 1, "pipeline": 4}
 PLAIN = Variant()
 #: The other side of everything that may vary.
 OTHER = Variant(acks_late=True, twice=True, rival=True, eager=True)
@@ -32,6 +34,7 @@ class Scope:
 
     modes: tuple[Mode, ...] = MODES
     variants: tuple[Variant, ...] = (PLAIN, OTHER)
+    kinds: tuple[str, ...] = KINDS
     #: Of the cases of a kind, one in so many.
     every: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*KINDS, "stall"), 1))
 
@@ -41,7 +44,7 @@ WHOLE = Scope()
 BRIEF = Scope(
     modes=(Mode.BEFORE, Mode.AFTER, Mode.UNKNOWN),
     variants=(PLAIN,),
-    every={"reference": 1, "family": 4, "poison": 12, "stall": 4},
+    every={"reference": 1, "family": 4, "poison": 12, "pipeline": 5, "stall": 4},
 )
 
 
@@ -117,7 +120,7 @@ def run(lane: Lane, number: int, of: int, *, scope: Scope, kills: int, seed: int
     """This lane's share, the ``number``-th ``of`` so many: of every case in scope, and of the kills."""
     figures, began = Figures(), time.monotonic()
     points = {}
-    for kind, variant in itertools.product(KINDS, scope.variants):
+    for kind, variant in itertools.product(scope.kinds, scope.variants):
         calm = lane.run(Case(kind, lane.ledger, variant=variant, seed=seed))
         figures.add(calm, must_hit=True)
         figures.points += calm.points
@@ -154,7 +157,7 @@ def stall_cases(calm: Outcome, scope: Scope) -> Iterator[Case]:
 def random_cases(ledger: str, points: dict[str, int], rng: random.Random) -> Iterator[Case]:
     """Cases with one to three faults, the later ones mostly in the recovery from the earlier; for ever."""
     while True:
-        kind = rng.choices(KINDS, (8, 1, 1))[0]
+        kind = rng.choices(KINDS, [OFTEN[kind] * (kind in points) for kind in KINDS])[0]
         most = points[kind]
         at, faults = 0, []
         for _ in range(rng.choices((1, 2, 3), (1, 6, 3))[0]):

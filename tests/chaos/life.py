@@ -34,6 +34,8 @@ _ALL_TOLD = {
     ("submit", None), ("complete_tool", f"{NAME}:early"), ("complete_tool", f"{NAME}:late"), ("answer", "ana"),
     ("answer", "cem"),
 }  # fmt: skip
+#: The same of a pipeline's.
+_PIPELINE_TOLD = {("submit", None), ("answer", "ana"), ("answer", "cem")}
 _IN_OUTBOX = select(func.count()).select_from(tables.outbox)
 
 
@@ -144,7 +146,9 @@ class Life:
     def _client_answers(self) -> bool:
         """Answer what is open by now, and once it is closed, answer too late."""
         told = self._told()
-        if self._kind != "reference" or told >= _ALL_TOLD:
+        if self._kind not in ("reference", "pipeline") or told >= (
+            _ALL_TOLD if self._kind == "reference" else _PIPELINE_TOLD
+        ):
             return False
         intent = self._intent()
         waits = [] if intent is None else self._ledger.waits(intent.id)
@@ -189,7 +193,8 @@ class Life:
         intent = self._intent()
         if intent is None:
             return "there is no intent"
-        (leg,) = self._ledger.legs(intent.id)
+        legs = self._ledger.legs(intent.id)
+        leg = next((leg for leg in legs if not leg.status.is_final), legs[-1])
         waits = [f"{w.name}#{w.nth} {w.status}" for w in self._ledger.waits(intent.id)]
         return (
             f"after {self._world.clock.passed_seconds:g} s the intent is {intent.status}, its leg {leg.status} at run "

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from . import injector, stalls, witness
+from . import injector, pipelines, stalls, witness
 from .checker import Finding, Rule, check, coverage, extra_executions
 from .facts import History, collect
 from .injector import KILLED, Control, Fault
@@ -142,13 +142,14 @@ class Lane:
 
     def _warm_up(self) -> None:
         """Live each kind's calm life here, so that what is loaded and compiled at first use is inherited by all trials."""
-        for kind in ("reference", "family"):
+        for kind in ("reference", "family", "pipeline"):
             self.world.reset()
             self.world.empty_ledger()
             life = Life(self.world, kind, Variant())
             life.live()
             life.tidy()
-            collect(self.world.axme, celery=True)
+            if kind != "pipeline":
+                collect(self.world.axme, celery=True)
             self.world.axme.forget()
         gc.collect()
         gc.freeze()
@@ -177,13 +178,20 @@ class Lane:
             faults += 2 if case.stall[0] == stalls.CLAIMED else 1
         if case.kind == "poison":
             faults += POISON_ATTEMPTS  # it kills each of its runs by itself
+        is_pipeline = case.kind == "pipeline"
+        lines = witness.read(self.world.history)
         history = History(
-            lines=witness.read(self.world.history),
-            intents=collect(self.world.axme, celery=True),
+            lines=lines,
+            intents={} if is_pipeline else collect(self.world.axme, celery=True),
             faults=faults,
             leftovers=() if trouble else self.world.leftovers(),
         )
-        trouble += check(history) + _late(case, life.swept, passed_seconds) + _ended(case, history)
+        if is_pipeline:
+            trouble += [Finding(Rule.LEFTOVER, "", left) for left in history.leftovers]
+            trouble += pipelines.check(self.world.axme, lines, faults)
+        else:
+            trouble += check(history) + _ended(case, history)
+        trouble += _late(case, life.swept, passed_seconds)
         self._verdict.write_text(
             json.dumps(
                 {
@@ -191,7 +199,7 @@ class Lane:
                     "extra": extra_executions(line for line in history.lines if "op" not in line),
                     "passed_seconds": passed_seconds,
                     "swept": life.swept,
-                    "reached": coverage(history),
+                    "reached": pipelines.reached(self.world.axme) if is_pipeline else coverage(history),
                     "commits": commits,
                 }
             )
@@ -223,7 +231,7 @@ def _late(case: Case, swept: dict[str, int], passed_seconds: float) -> list[Find
     """The safety nets are for what was hit: they may not carry what was not."""
     found = []
     if not case.faults and case.stall is None:
-        for broom in ("resent", "matched") + (("leases",) if case.kind != "poison" else ()):
+        for broom in ("resent", "matched", "joins") + (("leases",) if case.kind != "poison" else ()):
             if swept.get(broom):
                 found.append(Finding(Rule.LATE, "", f"nothing was hit, and the sweep found something {broom}"))
     # A message may be lost only where the broker had handed it out, acknowledged, to a process that was killed.

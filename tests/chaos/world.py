@@ -194,7 +194,7 @@ class ChaosAxme(Axme):
         if self._engines is not None:
             # A fork leaves the parent's engine alone, as it must; but this one has no connections.
             self._engines._engine = self._engine
-            made.engines = self._engines
+            made.engines = made._access.engines = self._engines
         return PausableLedger(made)
 
     def _tracker(self, *arguments: Any, **options: Any) -> Any:

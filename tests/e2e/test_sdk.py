@@ -6,8 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -152,3 +155,74 @@ def test_an_intent_of_an_agent_that_died_goes_to_the_next_one(served: tuple[Stag
         assert delivery["intent_id"] == intent.id
         assert client.post(f"/v1/intents/{intent.id}/resume", json={"action": "complete", "ok": 1}).status_code == 200
     assert intent.wait(10) == {"ok": 1}
+
+
+@pytest.mark.slow
+def test_killed_web_processes_lose_nothing_and_do_nothing_twice(served: tuple[Stage, str]) -> None:
+    """Clients that repeat their requests under their keys have one intent for each; all are handed out and finished."""
+    stage, url = served
+    web = next(program for program in stage.programs if program.name == "web")
+    rt = stage.axme.runtime
+    sender = {"x-api-key": keys.create(rt, name="sender", role="operator")[1]}
+    where = "agent://acme/ops/stormy"
+    worker = {"x-api-key": keys.create(rt, name="stormy", role="approver", agent=where)[1]}
+    made: dict[str, str] = {}
+    stop = threading.Event()
+
+    def persistently(ask: Callable[[httpx.Client], httpx.Response]) -> Any:
+        while True:
+            try:
+                with httpx.Client(base_url=url, timeout=20) as client:
+                    answer = ask(client)
+            except httpx.TransportError:
+                time.sleep(0.05)
+                continue
+            if answer.status_code == 200:
+                return answer.json()
+            assert answer.status_code in (409, 503), answer.text
+            if answer.json()["error"]["code"] == "intent_terminal":
+                return None
+
+    def send(number: int) -> None:
+        for n in range(8):
+            key = f"storm-{number}-{n}"
+            sent = {"intent_type": "intent.e2e.storm.v1", "to_agent": where, "payload": {"key": key}}
+            headers = {**sender, "Idempotency-Key": key}
+            made[key] = persistently(lambda c, h=headers, s=sent: c.post("/v1/intents", json=s, headers=h))["intent_id"]  # type: ignore[misc]
+
+    def kill() -> None:
+        # One after the other, all at once in the end; each time when they are back.
+        for number in range(6):
+            until(lambda: len(web.children()) == 2 and _healthy(url), "the web processes", 60)
+            if stop.wait(0.3):
+                return
+            for child in web.children()[number % 2 : 2 if number == 5 else number % 2 + 1]:
+                child.kill()
+
+    killer = threading.Thread(target=kill)
+    senders = [threading.Thread(target=send, args=(number,)) for number in range(4)]
+    for thread in (killer, *senders):
+        thread.start()
+    for thread in senders:
+        thread.join()
+    done: set[str] = set()
+
+    def work() -> bool:
+        found = persistently(lambda c: c.get("/v1/agents/acme/ops/stormy/intents?lease_seconds=2", headers=worker))
+        for one in found["intents"]:
+            path = f"/v1/intents/{one['intent_id']}/resume"
+            persistently(lambda c, p=path: c.post(p, json={"action": "complete"}, headers=worker))  # type: ignore[misc]
+            done.add(one["intent_id"])
+        return len(done) == len(made)
+
+    until(work, "every intent's end", 90)
+    stop.set()
+    killer.join()
+
+    found = list(stage.axme.intents(type="intent.e2e.storm.v1"))
+    assert sorted(intent.id for intent in found) == sorted(made.values())
+    assert {intent.status for intent in found} == {"COMPLETED"}
+    for intent in found:
+        events = intent.events()
+        assert [event.seq for event in events] == list(range(1, intent.seq + 1))
+        assert sum(event.status.is_final for event in events) == 1

@@ -60,7 +60,7 @@ def run(
         try:
             return subprocess.run(
                 _command(f"http://127.0.0.1:{server.port}", secret, cases, seed) + (rest or []),
-                cwd=HERE, text=True, capture_output=not show, check=False,
+                cwd=folder, text=True, capture_output=not show, check=False,
                 env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.web.formats", "PYTHONPATH": str(HERE.parents[1])},
             )  # fmt: skip
         finally:

@@ -8,6 +8,7 @@ import uuid
 import pytest
 from standardwebhooks import Webhook
 
+from axme_celery import agents
 from axme_celery.webhook import Answer
 from tests.bundles import approve, bundle, check
 
@@ -168,6 +169,47 @@ def test_what_makes_no_sense_is_refused(api, path, sent):
     assert answer.json["detail"] == answer.json["error"]["message"]
 
 
+# -- routed deliveries ------------------------------------------------------------------
+
+
+def routed(**fields):
+    ids = {"org_id": "00000000-0000-4000-8000-00000000000a", "workspace_id": "00000000-0000-4000-8000-00000000000b"}
+    return {**ids, "payload": {"n": 1}, "alias": "billing", **fields}
+
+
+def test_a_payload_is_routed_to_the_agent_of_that_name(api, axme, stage):
+    """As an intent to it; what becomes of the one becomes of the other."""
+    made = api("POST", "/deliveries", json=routed(correlation_id="c-1")).json["delivery"]
+    at = f"agent://{made['org_id']}/{made['workspace_id']}/billing"
+    assert (made["transport_type"], made["status"], made["route_id"]) == ("queue", "submitted", at)
+
+    (one,), _ = agents.take(axme.runtime, at, since=0, by="billing")
+    assert api("GET", f"/deliveries/{made['delivery_id']}").json["delivery"]["status"] == "delivered"
+    agents.complete(axme.runtime, one.intent.id, error={"code": "no", "message": "no such account"}, by=at)
+    failed = api("GET", f"/deliveries/{made['delivery_id']}").json["delivery"]
+    assert (failed["status"], failed["error_detail"]) == ("failed", "no such account")
+
+    again = api("POST", f"/deliveries/{made['delivery_id']}/replay").json["delivery"]
+    assert (again["replay_of_delivery_id"], again["payload"]) == (made["delivery_id"], {"n": 1})
+    where = f"org_id={made['org_id']}&workspace_id={made['workspace_id']}"
+    listed = api("GET", f"/deliveries?{where}").json["deliveries"]
+    assert [d["delivery_id"] for d in listed] == [again["delivery_id"], made["delivery_id"]]
+    assert [d["status"] for d in api("GET", f"/deliveries?{where}&status=failed").json["deliveries"]] == ["failed"]
+    assert api("GET", f"/deliveries?{where}", owner="acme", who="a").json["deliveries"] == []
+    assert api("GET", f"/deliveries/{made['delivery_id']}", owner="acme", who="a").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {}, routed(alias=None), routed(principal_id="x"), routed(org_id="acme"), routed(payload=7), routed(alias="a b"),
+        routed(idempotency_key="abc"),
+    ],
+)  # fmt: skip
+def test_a_payload_that_cannot_be_routed_is_refused(api, sent):
+    assert api("POST", "/deliveries", json=sent).status_code == 422
+
+
 # -- scenarios ------------------------------------------------------------------------
 
 
@@ -290,3 +332,37 @@ def test_every_answer_is_json(api, subscribe):
     made = subscribe()
     for method, path in (("DELETE", f"/webhooks/subscriptions/{made['subscription_id']}"), ("GET", "/nothing")):
         assert json.loads(api(method, path).data)
+
+
+# -- one event, every door ---------------------------------------------------------------
+
+
+def test_the_last_event_is_the_same_bytes_by_webhook_stream_poll_and_inbox(api, axme, stage, subscribe, web, make_key):
+    """With a result that has what JSON writers like to write differently."""
+
+    @axme.handles("intent.report.v1")
+    @axme.task
+    def report(payload):
+        return {
+            "naïve": "é \u2028 </script>",
+            "amount": 1.50,
+            "big": 2**53 + 1,
+            "at": stage.now,
+            "none": None,
+            "b": [],
+            "a": {},
+        }
+
+    subscribe(event_types=["intent.completed"])
+    sent = {"intent_type": "intent.report.v1", "to_agent": BOT, "reply_to": "agent://acme/ops/requester"}
+    intent_id = api("POST", "/intents", json=sent).json["intent_id"]
+    ((_, body, _),) = stage.webhooks
+    event = body.split(b'"data":', 1)[1][:-1]
+
+    assert json.loads(event)["result"]["amount"] == 1.5
+    polled = api("GET", f"/intents/{intent_id}/events").data
+    streamed = api("GET", f"/intents/{intent_id}/events/stream?wait_seconds=1").data
+    thread = api("GET", f"/inbox/{intent_id}").data
+    assert polled.count(event) == 1 and polled.endswith(event + b"]}")
+    assert b"data: " + event + b"\n\n" in streamed
+    assert thread.count(event) == 1

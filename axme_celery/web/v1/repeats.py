@@ -20,9 +20,9 @@ from .problems import Problem
 from .requests import body
 
 #: Whoever answers a request has it for so long; then it is taken for dead.
-HOLD = timedelta(seconds=60)
-#: How long a second request under one key waits for the first one's answer.
-PATIENCE_SECONDS = 10.0
+HOLD = timedelta(seconds=10)
+#: How long a second request under one key waits for the first one's answer: longer than a dead one is waited for.
+PATIENCE_SECONDS = 12.0
 
 
 def writes(view: Callable[..., JsonDict]) -> Callable[..., Response]:
@@ -61,7 +61,7 @@ def _once(key: str, given: JsonDict, view: Callable[[], JsonDict]) -> Response:
     request_id = hashlib.sha256(text_of(asked).encode()).hexdigest()
     body_hash = canonical_hash([given, sorted(request.args.items(multi=True))])
     g.axme_repeat = request_id
-    until = time.monotonic() + PATIENCE_SECONDS
+    until, pause = time.monotonic() + PATIENCE_SECONDS, 0.05
     while True:
         now = ledger.now()
         known = exchange.begin(request_id, body_hash, now, now + HOLD)
@@ -76,7 +76,8 @@ def _once(key: str, given: JsonDict, view: Callable[[], JsonDict]) -> Response:
                 409, "idempotency_in_progress", "a request under this key is still being answered", retryable=True,
                 headers={"Retry-After": "1"},
             )  # fmt: skip
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(0.5, pause * 1.5)
     try:
         text = text_of(view())
     except BaseException:

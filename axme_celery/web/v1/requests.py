@@ -232,7 +232,7 @@ class Fields:
 def query_int(name: str, default: int, *, least: int, most: int, clip: bool = False) -> int:
     """A whole number of the query. ``clip``: beyond the limits it is the limit. Raises BadInput."""
     given = request.args.get(name)
-    if given is None or given == "":
+    if given is None:
         return default
     if not re.fullmatch(r"-?[0-9]{1,18}", given):
         raise BadInput(f"{name} must be a whole number")

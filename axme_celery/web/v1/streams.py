@@ -104,6 +104,15 @@ def stream_agent(agent: str) -> Response:
     return _streamed(here, actor, frames)
 
 
+@blueprint.route("/agents/<path:agent>/intents/stream", methods=["OPTIONS"], merge_slashes=False)
+@blueprint.route("/agents/<path:agent>/intents", methods=["OPTIONS"], merge_slashes=False)
+def agent_intents_options(agent: str) -> Response:
+    """What may be done here: not what may be done with an agent, whose path this also looks like."""
+    response = reply({"ok": True})
+    response.headers["Allow"] = "GET, HEAD, OPTIONS"
+    return response
+
+
 @blueprint.get("/agents/<path:agent>/intents", merge_slashes=False)
 def poll_agent(agent: str) -> Response:
     """What lies in an agent's mailbox after number ``since``; what is handed out is the asker's, under a lease."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from flask import Response
+from flask import Response, request
 
 from ... import subscriptions
 from ...durations import moment, utc_iso
@@ -13,7 +13,7 @@ from ...hooks import HookEvent, HookStatus, Parcel, Subscription
 from ...model import JsonDict
 from ...webhook import hint
 from ..house import house
-from . import blueprint
+from . import blueprint, routing
 from .problems import Problem
 from .repeats import writes
 from .requests import Fields, body, query_flag, query_int, query_line, reply
@@ -125,8 +125,13 @@ def replay_event(event_id: str) -> JsonDict:
 
 @blueprint.get("/deliveries")
 def list_deliveries() -> Response:
-    """Webhook deliveries, newest first: by status, subscription, intent; page by page with ``cursor``."""
+    """Webhook deliveries, newest first: by status, subscription, intent; page by page with ``cursor``.
+
+    With an ``org_id``: what was routed to agents of a workspace.
+    """
     actor = need(Role.APPROVER)
+    if request.args.get("org_id"):
+        return reply(routing.routed(actor))
     limit = query_int("limit", 50, least=1, most=200, clip=True)
     status = query_line("status", longest=32)
     words = {word: kept.value for kept, word in _STATUS.items()}
@@ -146,6 +151,8 @@ def list_deliveries() -> Response:
 def get_delivery(delivery_id: str) -> Response:
     """One delivery with its tries."""
     actor = need(Role.APPROVER)
+    if delivery_id.startswith(routing.PREFIX):
+        return reply({"ok": True, "delivery": routing.one_of(delivery_id, actor)})
     found = subscriptions.delivery(house().rt, delivery_id, owner=actor.owner)
     return reply({"ok": True, "delivery": _delivery(found)})
 
@@ -155,6 +162,8 @@ def get_delivery(delivery_id: str) -> Response:
 def replay_delivery(delivery_id: str) -> JsonDict:
     """Send a delivery again, with the id and the body it had."""
     actor, rt = need(Role.APPROVER), house().rt
+    if delivery_id.startswith(routing.PREFIX):
+        return {"ok": True, "delivery": routing.again(delivery_id, actor)}
     found = subscriptions.delivery(rt, delivery_id, owner=actor.owner)
     if found.subscription.disabled_at is not None or found.subscription.revoked_at is not None:
         raise Problem(409, "subscription_inactive", "its subscription is disabled or has ended; enable it first")
