@@ -26,6 +26,7 @@ from ..model import Status
 from .broker import check_choice, open_broker, without_password
 from .home import HOME_VARIABLE, DemoConfig, DemoHome
 from .narrator import Narrator
+from .pages import Pages, serve
 from .processes import Crew, DemoFailed
 from .source import users_own
 
@@ -74,11 +75,11 @@ def run_demo(
     try:
         with _terminated_like_interrupted(), Crew(place.logs) as crew:
             try:
-                _set_up(place, crew, narrator, broker, ledger_url, redis_url, source, query)
+                pages = _set_up(place, crew, narrator, broker, ledger_url, redis_url, source, query)
                 # Only now: importing it reads the configuration.
                 from .story import Story
 
-                holds = Story(place, crew, narrator, terminal=None if yes else sys.stdin).tell(_month())
+                holds = Story(place, crew, narrator, terminal=None if yes else sys.stdin, pages=pages).tell(_month())
             except Exception:
                 # Before there are workers, the error itself says everything; there is nothing to look into.
                 failed = WORKERS[0] in crew.names
@@ -106,8 +107,8 @@ def _set_up(
     redis_url: str | None,
     source: str | None,
     query: str | None,
-) -> None:
-    """Broker, ledger, configuration, processes; returns when both workers answer."""
+) -> Pages | None:
+    """Broker, ledger, configuration, processes; returns when both workers answer: the pages, where there are any."""
     if redis_url is not None and choice == "auto":
         choice = redis_url
     opened = open_broker(choice, home, crew, lambda reason: narrator.tell("broker", f"not this way: {reason}"))
@@ -132,7 +133,7 @@ def _set_up(
     )
     os.environ[HOME_VARIABLE] = str(home.path)
     _check_ledger(ledger)
-    _start_processes(home, crew, narrator, queue)
+    return _start_processes(home, crew, narrator, queue)
 
 
 def _check_ledger(url: str) -> None:
@@ -147,7 +148,7 @@ def _check_ledger(url: str) -> None:
         )
 
 
-def _start_processes(home: DemoHome, crew: Crew, narrator: Narrator, queue: str) -> None:
+def _start_processes(home: DemoHome, crew: Crew, narrator: Narrator, queue: str) -> Pages | None:
     # So that the processes find the package this one runs, installed or not.
     root = str(Path(__file__).parents[2])
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
@@ -173,8 +174,9 @@ def _start_processes(home: DemoHome, crew: Crew, narrator: Narrator, queue: str)
     started = [f"{name} {crew.start(name, command, environment)}" for name, command in commands.items()]
     narrator.tell("started", f"processes: {', '.join(started)}")
 
-    from .app import app
+    from .app import app, axme
 
+    pages = serve(axme, crew, narrator, environment)
     waiting = set(nodes)
     give_up_at = time.monotonic() + READY_SECONDS
     while waiting:
@@ -186,6 +188,7 @@ def _start_processes(home: DemoHome, crew: Crew, narrator: Narrator, queue: str)
         for answer in app.control.ping(destination=sorted(waiting), timeout=0.5):
             waiting -= set(answer)
     narrator.tell("ready", "both workers answer; a worker silent for 4 s has lost its work (15 s by default)")
+    return pages
 
 
 def _month() -> str:

@@ -52,17 +52,20 @@ def sign_off(
     narrator: Narrator,
     terminal: TextIO | None,
     command: str,
+    link: str | None = None,
 ) -> None:
     """Return when the wait is closed, by an answer given here or anywhere else.
 
     look:     reads the wait as it stands now.
     terminal: where a person types; None answers UNATTENDED at once.
     command:  what to type in a second shell, shown to the person.
+    link:     the page of the sign-off.
     """
     if terminal is None:
         answer: Answer | None = UNATTENDED
     else:
-        narrator.tell("asked", f"{wait.title}\nAnswer here, or in a second shell:\n{command}")
+        page = "" if link is None else f"Answer on its page (this link signs you in, once):\n{link}\n"
+        narrator.tell("asked", f"{wait.title}\n{page}Answer here, or in a second shell:\n{command}")
         answer = _from_terminal(terminal, look, narrator)
     if answer is None:
         return

@@ -20,6 +20,7 @@ from . import proof, report, warehouse, witness
 from .app import KILL_PAGE, axme, config, monthly_export
 from .home import HOME_VARIABLE, DemoHome
 from .narrator import Narrator
+from .pages import Pages
 from .processes import Crew, DemoFailed
 from .sign_off import sign_off
 
@@ -34,12 +35,15 @@ PART_SECONDS = 60.0
 class Story:
     """One telling, in a home whose processes already run."""
 
-    def __init__(self, home: DemoHome, crew: Crew, narrator: Narrator, *, terminal: TextIO | None) -> None:
-        """terminal: where a person signs off; None signs off unattended."""
+    def __init__(
+        self, home: DemoHome, crew: Crew, narrator: Narrator, *, terminal: TextIO | None, pages: Pages | None = None
+    ) -> None:
+        """terminal: where a person signs off; None signs off unattended. pages: where it can be watched."""
         self._home = home
         self._crew = crew
         self._narrator = narrator
         self._terminal = terminal
+        self._pages = pages
         self._intent_id = ""
         #: Name and process of the killed, and when (seconds since 1970).
         self._killed: tuple[str, int] | None = None
@@ -65,6 +69,8 @@ class Story:
         intent = axme.submit(monthly_export.s(month), key=config.queue, tags=("demo",))
         self._intent_id = intent.id
         self._narrator.tell("submitted", f"intent {intent.id}: the ledger has it, whatever dies now")
+        if self._pages is not None:
+            self._narrator.tell("live page", f"{self._pages.link(f'/intents/{intent.id}')}\n(signs you in, once)")
 
     def _await_warehouse(self) -> None:
         self._until("the wait for the warehouse", lambda: self._wait(WaitKind.TOOL))
@@ -111,6 +117,7 @@ class Story:
             narrator=self._narrator,
             terminal=self._terminal,
             command=approve_command(self._home, wait.id),
+            link=None if self._pages is None else self._pages.link(f"/waits/{wait.id}"),
         )
         decided = self._opened(WaitKind.HUMAN)
         words = f": {decided.comment}" if decided.comment else ""

@@ -11,7 +11,11 @@ from flask import Blueprint, Flask
 
 from ..errors import BadSetting
 from ..who import Actor
-from . import guard
+
+try:
+    from . import guard
+except ImportError as missing:  # Flask-WTF: the core does not bring it
+    raise BadSetting(f"the pages need more than the core ({missing}): pip install 'axme-celery[web]'") from missing
 from .actor import Resolver, load_actor
 from .house import EXTENSION, House
 from .live import Hub

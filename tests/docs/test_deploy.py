@@ -9,6 +9,8 @@ import shutil
 import pytest
 import yaml
 
+from tests.servers import free_port
+
 from .pages import ROOT, blocks
 from .project import Project
 
@@ -37,10 +39,13 @@ def test_the_commands_of_the_compose_file_run_an_intent(tmp_path, redis_url, pos
     shutil.copytree(DEPLOY / "proj", tmp_path / "proj", ignore=shutil.ignore_patterns("__pycache__"))
     beat = SERVICES["beat"]["command"].replace("/tmp/schedule", str(tmp_path / "schedule"))
     project = Project(tmp_path, {}, environment)
+    web = SERVICES["web"]["command"].replace("8710", str(free_port())).replace("0.0.0.0", "127.0.0.1")
     page = f"""```console
 $ {SERVICES["migrate"]["command"]}
 $ {SERVICES["worker"]["command"]}
 $ {beat}
+$ axme-celery -A proj keys create --name ana --role admin
+$ {web}
 $ axme-celery -A proj submit proj.greet --args '["Ana"]'
 0192f0c1-7a51-7c7e-9d4e-0a3f5c1d2b3e
 ```
@@ -65,8 +70,8 @@ problems: 0, warnings: 0
 
 def test_the_compose_file_starts_things_in_order_and_keeps_what_must_stay():
     """Migrated before anything works on it; no eviction; volumes that are declared."""
-    assert set(SERVICES) == {"redis", "postgres", "migrate", "worker", "beat"}
-    for name in ("worker", "beat"):
+    assert set(SERVICES) == {"redis", "postgres", "migrate", "worker", "beat", "web"}
+    for name in ("worker", "beat", "web"):
         assert SERVICES[name]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
     assert "--maxmemory-policy noeviction" in SERVICES["redis"]["command"]
     kept = {volume.partition(":")[0] for name in ("redis", "postgres") for volume in SERVICES[name]["volumes"]}
@@ -85,15 +90,20 @@ def test_what_the_compose_file_and_the_dockerfile_name_is_there():
     assert (DEPLOY / mounted.partition(":")[0]).is_dir()
 
 
-@pytest.mark.parametrize(("name", "service"), [("intents-worker.service", "worker"), ("intents-beat.service", "beat")])
+@pytest.mark.parametrize(
+    ("name", "service"),
+    [("intents-worker.service", "worker"), ("intents-beat.service", "beat"), ("intents-web.service", "web")],
+)
 def test_a_unit_runs_what_the_compose_file_runs(name, service):
     """The same worker and the same beat, whichever way they are started."""
     program, *arguments = shlex.split(unit(name)["Service"]["ExecStart"])
     composed = shlex.split(SERVICES[service]["command"])
 
     assert program == f"/srv/venv/bin/{composed[0]}"
+    # Where a container listens for others, a host has a proxy in front.
+    where = {"0.0.0.0": "127.0.0.1"}
     assert [each for each in arguments if not each.startswith("/")] == [
-        each for each in composed[1:] if not each.startswith("/")
+        where.get(each, each) for each in composed[1:] if not each.startswith("/")
     ]
 
 

@@ -7,4 +7,4 @@ from flask import Blueprint
 blueprint = Blueprint("pages", __name__)
 
 # Each puts its views on the blueprint.
-from . import approvals, bulk, deliveries, history, inbox, intents, letters, overview, sign_in  # noqa: E402, F401
+from . import approvals, bulk, deliveries, history, inbox, intents, letters, overview, sign_in, webhooks  # noqa: E402, F401

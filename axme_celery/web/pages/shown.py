@@ -34,6 +34,7 @@ PAGES = (
 _TONES = {
     "COMPLETED": ("good", "✓"), "DONE": ("good", "✓"), "ANSWERED": ("good", "✓"), "REPLAYED": ("good", "↻"),
     "FAILED": ("bad", "✕"), "TIMED_OUT": ("bad", "⏱"), "EXPIRED": ("bad", "⏱"),
+    "DELIVERED": ("good", "✓"), "PENDING": ("wait", "◔"), "DEAD": ("bad", "✕"),
     "CANCELED": ("gone", "–"), "DISCARDED": ("gone", "–"),
     "WAITING": ("wait", "◔"), "PARKED": ("bad", "‖"), "OPEN": ("wait", "◔"),
     "IN_PROGRESS": ("busy", "▸"), "RUNNING": ("busy", "▸"), "ACKNOWLEDGED": ("busy", "▸"),

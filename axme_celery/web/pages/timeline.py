@@ -69,6 +69,8 @@ class Chart:
     ticks: list[tuple[float, datetime, str]]
     height: float
     left_out: int
+    #: How long it is from end to end.
+    seconds: float
 
     @property
     def lines(self) -> list[tuple[str, str, datetime, datetime | None]]:
@@ -100,7 +102,7 @@ def draw(
         lane.marks = [
             Mark(mark.kind, mark.words, mark.at, axis.x(mark.at)) for mark in lane.marks[:MOST_MARKS]
         ]  # fmt: skip
-    return Chart(lanes, axis.ticks(), TOP + LANE * len(lanes) + 8, max(0, len(legs) - MOST_LANES))
+    return Chart(lanes, axis.ticks(), TOP + LANE * len(lanes) + 8, max(0, len(legs) - MOST_LANES), axis.seconds)
 
 
 def _lane(
@@ -151,6 +153,11 @@ class _Axis:
         self._stops = [(stops[0], 0.0)]
         for stop, width in zip(stops[1:], widths, strict=True):
             self._stops.append((stop, self._stops[-1][1] + width * scale))
+
+    @property
+    def seconds(self) -> float:
+        """From end to end."""
+        return (self._stops[-1][0] - self._stops[0][0]).total_seconds()
 
     def x(self, at: datetime) -> float:
         """Where a moment is."""

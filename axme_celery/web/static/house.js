@@ -10,6 +10,8 @@
   const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
   const short = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 
+  const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+
   function words(seconds) {
     const units = [[86400, "d", 3600, "h"], [3600, "h", 60, "m"], [60, "m", 1, "s"]];
     for (const [large, largeName, small, smallName] of units) {
@@ -33,7 +35,8 @@
       if (time.textContent !== shown) time.textContent = shown;
     }
     for (const text of document.querySelectorAll("text[data-at]")) {
-      text.textContent = short.format(new Date(text.dataset.at));
+      const form = text.closest("svg").dataset.span < 7200 ? clock : short;
+      text.textContent = form.format(new Date(text.dataset.at));
     }
   }
   showTimes();
