@@ -92,6 +92,7 @@ def prune(axme: Axme, older_than: float | None, dry_run: bool, as_json: bool) ->
     if dry_run:
         count = ledger.count_prunable(before)
     else:
+        ledger.hooks.prune(before)
         while old := ledger.prunable(before, BATCH):
             count += ledger.prune([intent.id for intent in old])
             if len(old) == BATCH:

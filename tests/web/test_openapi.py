@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
-from axme_celery import subscriptions, wait_for_human
+from axme_celery import keys, subscriptions, wait_for_human
 from axme_celery.web.openapi import document
 from tests.web.described import path_of
 
@@ -123,14 +122,24 @@ def test_metrics_need_a_key(web, stage):
     assert web.test_client().get("/metrics").status_code == 401
 
 
-@pytest.mark.parametrize("path", sorted(p for m, p in described() if m == "GET" and "{" not in p and p != "/health"))
-def test_nothing_but_health_is_open(web, stage, path):
-    assert web.test_client().get(path).status_code == 401
+def test_nothing_but_health_answers_without_a_key(web, stage):
+    """No route, nor a tool's report without its token."""
+    client = web.test_client()
+    for method, path in sorted(described() - {("GET", "/health")}):
+        answer = client.open(re.sub(r"{\w+}", "x", path), method=method, json={} if method != "GET" else None)
+        assert answer.status_code == 401, (method, path, answer.text)
+    assert client.get("/health").status_code == 200
 
 
-@pytest.mark.parametrize(("method", "path"), sorted(d for d in described() if d[1] not in ("/health", "/mcp")))
-def test_no_route_answers_without_a_key(web, stage, method, path):
-    """Nor does a tool's report without a token."""
-    answer = web.test_client().open(re.sub(r"{\w+}", "x", path), method=method, json={} if method != "GET" else None)
+def test_nothing_answers_with_a_key_that_was_revoked(web, stage, axme):
+    """At once."""
+    client, (key, secret) = web.test_client(), keys.create(axme.runtime, name="x", role="admin")
+    headers = {"x-api-key": secret}
+    assert client.get("/v1/capabilities", headers=headers).status_code == 200
+    keys.revoke(axme.runtime, key.id)
 
-    assert answer.status_code == 401, answer.text
+    for method, path in sorted(described() - {("GET", "/health")}):
+        answer = client.open(
+            re.sub(r"{\w+}", "x", path), method=method, json={} if method != "GET" else None, headers=headers
+        )
+        assert answer.status_code == 401, (method, path, answer.text)
