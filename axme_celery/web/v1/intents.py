@@ -294,6 +294,7 @@ def _retermed(intent_id: str, right: str, event: str, names: dict[str, str]) -> 
     if not patch:
         raise BadInput(f"give {' or '.join(names)}, an object")
     _check_patch(patch)
+    fields.line("actor")
     changed = agents.change_terms(
         house().rt, intent_id, event=event, patch=patch, by=actor.id, reason=fields.text("reason", longest=2000),
         expected=fields.integer("expected_policy_generation", least=0),

@@ -66,6 +66,16 @@ def stream_intent(intent_id: str) -> Response:
     return _streamed(here, actor, frames)
 
 
+# First: each view below answers OPTIONS too, with what may be done with an agent.
+@blueprint.route("/agents/<path:agent>/intents/stream", methods=["OPTIONS"], merge_slashes=False)
+@blueprint.route("/agents/<path:agent>/intents", methods=["OPTIONS"], merge_slashes=False)
+def agent_intents_options(agent: str) -> Response:
+    """What may be done here: not what may be done with an agent, whose path this also looks like."""
+    response = reply({"ok": True})
+    response.headers["Allow"] = "GET, HEAD, OPTIONS"
+    return response
+
+
 @blueprint.get("/agents/<path:agent>/intents/stream", merge_slashes=False)
 def stream_agent(agent: str) -> Response:
     """What is sent to an agent, after its number ``since``, as it comes; it is this listener's, under a lease."""
@@ -103,15 +113,6 @@ def stream_agent(agent: str) -> Response:
                 _give_back(here, mine)
 
     return _streamed(here, actor, frames)
-
-
-@blueprint.route("/agents/<path:agent>/intents/stream", methods=["OPTIONS"], merge_slashes=False)
-@blueprint.route("/agents/<path:agent>/intents", methods=["OPTIONS"], merge_slashes=False)
-def agent_intents_options(agent: str) -> Response:
-    """What may be done here: not what may be done with an agent, whose path this also looks like."""
-    response = reply({"ok": True})
-    response.headers["Allow"] = "GET, HEAD, OPTIONS"
-    return response
 
 
 @blueprint.get("/agents/<path:agent>/intents", merge_slashes=False)
