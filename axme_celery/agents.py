@@ -6,7 +6,7 @@ or done. Whoever answers first ends it; a lease only says when the next listener
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -251,6 +251,17 @@ def complete(
     return changed
 
 
+def answered(rt: Runtime, intent_id: str, *, result: Any, error: Any, by: str) -> Intent:
+    """``complete`` for a caller in Python, whose error may be words. Raises BadInput for a result and an error."""
+    line(by, "by")
+    if error is not None and result is not None:
+        raise BadInput(f"intent {intent_id} has a result or an error, not both")
+    if error is None:
+        return complete(rt, intent_id, result=result, by=by)
+    described = dict(error) if isinstance(error, Mapping) else {"message": str(error)}
+    return complete(rt, intent_id, error={"code": "agent_failed", "message": "failed", **described}, by=by)
+
+
 def begin(rt: Runtime, intent_id: str, *, by: str, expected_generation: int | None = None) -> Intent:
     """An agent says that it goes on: the intent is IN_PROGRESS. Raises IntentEnded, NotFound, StaleGeneration."""
     begun: list[Intent] = []
@@ -401,6 +412,6 @@ def _open(rt: Runtime, intent_id: str) -> Intent:
 
 
 __all__ = [
-    "LEASE_SECONDS", "LONGEST_LEASE_SECONDS", "begin", "change_terms", "check_generation", "complete", "generation",
+    "LEASE_SECONDS", "LONGEST_LEASE_SECONDS", "answered", "begin", "change_terms", "check_generation", "complete", "generation",
     "give_back", "lapsed_leases", "listening", "offer", "refusal", "register", "renew", "send_message", "take", "transfer",
 ]  # fmt: skip

@@ -259,6 +259,18 @@ class Axme(People):
         """A tool's report that its job is done or has failed. It may come before its wait opens, and may be repeated."""
         answer.complete_tool(self.runtime, tool, job_id, result, error)
 
+    def complete_agent(self, id: str, result: Any = None, error: Any = None, *, by: str) -> IntentHandle:
+        """An outside agent's intent ends: COMPLETED with this result, or FAILED with this error (a dict, or words).
+
+        For agents that do not come by HTTP. The first answer ends it. Raises HandledByQueue for an intent that Celery
+        tasks run, IntentEnded, NotFound.
+        """
+        return self._handle(agents.answered(self.runtime, id, result=result, error=error, by=by))
+
+    def transfer(self, id: str, to: str, *, by: str, reason: str | None = None) -> IntentHandle:
+        """Give an intent that is with an outside agent to another one, from its beginning. Raises BadInput, IntentEnded."""
+        return self._handle(agents.transfer(self.runtime, id, to=to, by=by, reason=reason))
+
     def callback_url(self, tool: str, job_id: str) -> str:
         """The address at which a tool reports this job, with the token for it; good before anybody waits.
 

@@ -614,3 +614,14 @@ def test_an_agents_place_is_none_of_the_hosts_that_work_here(stage, send, listen
     send()
     assert len(listen()) == 1
     assert stage.axme.runtime.ledger.health().hosts == ()
+
+
+def test_an_agent_that_is_python_code_answers_without_http(stage, axme, send):
+    """With a result, or an error in words; and it can be handed on."""
+    assert stage.complete_agent(send().id, {"n": 1}).result == {"n": 1}
+    failed = stage.complete_agent(send().id, error="no disk", by="bot")
+    assert (failed.status, failed.error) == (Status.FAILED, {"code": "agent_failed", "message": "no disk"})
+    with pytest.raises(BadInput, match="not both"):
+        axme.complete_agent(send().id, 1, "x", by="bot")
+    moved = axme.transfer(send().id, "agent://acme/other", by="ana")
+    assert moved._record.handler == "agent://acme/other"

@@ -181,6 +181,24 @@ def test_options_are_those_of_celery_and_reckoned_when_the_leg_starts(stage, app
     assert intent.refresh().result == 3
 
 
+def test_very_many_followers_are_started_in_batches(stage, app):
+    """By the join before them, or the one put there: none twice, none left out."""
+    ran = []
+
+    @app.task(shared=False, typing=False)
+    def count(*args):
+        ran.append(args)
+        return len(args[0]) if args and isinstance(args[0], list) else 1
+
+    many = group(count.s(n) for n in range(1100))
+    after_a_join = stage.submit(group(count.si(), count.si()) | many | count.s())
+    assert (after_a_join.status, after_a_join.result, len(ran)) == (Status.COMPLETED, 1100, 2 + 1100 + 1)
+    ran.clear()
+    after_a_task = stage.submit(count.si() | group(count.s(n) for n in range(300)) | count.s())
+    assert (after_a_task.result, len(ran)) == (300, 1 + 300 + 1)
+    assert all(args[0] == 1 for args in ran[1:-1])
+
+
 # -- crashes -----------------------------------------------------------------------------
 
 

@@ -37,6 +37,8 @@ from .rows import changed, to_row
 OWN_SECONDS = 3.0
 #: How long the sweep leaves the committing process alone with its delivery.
 HOLD_SECONDS = 5.0
+#: So many a process sends in a second, if it is not the fastest.
+SENT_A_SECOND = 300
 
 
 #: A sheet of at most so many rows is written in one statement, where the database can.
@@ -248,11 +250,12 @@ def sheet_of(sealed: Sequence[Sealed], now: datetime, *, own: bool, is_sqlite: b
             sheet.fence(change.fence)
     for event in (event for one in sealed for event in one.events):
         sheet.insert(t.events, to_row(event))
+    many = sum(len(change.outbox) for change in changes)
     for change in changes:
         for checkpoint in change.checkpoints:
             sheet.insert(t.checkpoints, to_row(checkpoint))
         for delivery in change.outbox:
-            sheet.insert_new(t.outbox, _outbox_row(delivery, now, own=own))
+            sheet.insert_new(t.outbox, _outbox_row(delivery, now, own=own, among=many))
         _early(sheet, change)
         _dead(sheet, change, now)
     for one in sealed:
@@ -401,9 +404,11 @@ def _links(sheet: Sheet, changes: Sequence[Change], now: datetime) -> None:
                 sheet.update(t.links, revoked, {"wait_id": wait.id, "recipient": gone, "state": state.value})
 
 
-def _outbox_row(delivery: Delivery, now: datetime, *, own: bool) -> Row:
+def _outbox_row(delivery: Delivery, now: datetime, *, own: bool, among: int = 1) -> Row:
     soon = delivery.next_at <= now + timedelta(seconds=OWN_SECONDS)
-    held_until = delivery.next_at + timedelta(seconds=HOLD_SECONDS) if own and soon else None
+    # Of very many, the last leave much later than the first.
+    hold = timedelta(seconds=HOLD_SECONDS + among / SENT_A_SECOND)
+    held_until = delivery.next_at + hold if own and soon else None
     return to_row(delivery) | {"held_until": held_until}
 
 

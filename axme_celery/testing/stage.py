@@ -147,6 +147,12 @@ class Stage:
         self.axme.complete_tool(tool, job_id, result, error)
         self.run()
 
+    def complete_agent(self, id: str, result: Any = None, error: Any = None, *, by: str = "agent") -> IntentHandle:
+        """``axme.complete_agent``: what an outside agent answers; then run."""
+        intent = self.axme.complete_agent(id, result, error, by=by)
+        self.run()
+        return intent.refresh()
+
     def kill(self, at_step: str | None = None, *, recorded: bool = False) -> None:
         """The next run that comes there dies with its worker, as by SIGKILL; its lease lapses and the leg runs again.
 

@@ -25,7 +25,7 @@ from .enumeration import BRIEF, KINDS, MINIMUMS, WHOLE, Figures
 from .trial import Case, Lane, Outcome
 from .world import Place
 
-PARTS = ("enumerate", "races", "live", "webhooks")
+PARTS = ("enumerate", "races", "live", "webhooks", "chord")
 KILLS = 10_000
 LIVE_SECONDS = 300.0
 
@@ -65,6 +65,12 @@ def main(arguments: list[str] | None = None) -> int:
         told = run_webhooks(seed, events=options.events, kills=options.sender_kills)
         print(told, flush=True)
         passed &= told.passed
+    if "chord" in parts:
+        from . import chord
+
+        shot = chord.run(options.legs, options.chord_kills, seed)
+        print(shot, flush=True)
+        passed &= shot.passed
     print(f"{'kept every promise' if passed else 'BROKEN'}: seed {seed}, {time.monotonic() - began:.0f} s")
     return 0 if passed else 1
 
@@ -79,6 +85,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=LIVE_SECONDS, help="how long the live part makes trouble")
     parser.add_argument("--events", type=int, default=5000, help="events of the webhooks part")
     parser.add_argument("--sender-kills", type=int, default=100, help="how often it kills a sender of webhooks")
+    parser.add_argument("--legs", type=int, default=10_000, help="members of the chord whose workers are killed")
+    parser.add_argument("--chord-kills", type=int, default=20, help="workers to kill while it runs")
     parser.add_argument("--minutes", type=float, default=60.0, help="how long a soak repeats the live part")
     parser.add_argument(
         "--kind", action="append", choices=KINDS, help="enumerate this kind of intent only; may be given again"

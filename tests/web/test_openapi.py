@@ -61,6 +61,18 @@ def test_the_document_is_openapi_and_its_references_lead_somewhere():
         Draft202012Validator.check_schema(schema)
 
 
+def test_a_path_says_what_may_be_done_there(web, stage, make_key):
+    """Not what may be done at another that looks like it."""
+    headers = {"x-api-key": make_key("x", role="operator")}
+    for path, methods in (
+        ("/v1/intents/bulk-cancel", {"POST"}), ("/v1/agents/a/b/intents", {"GET"}),
+        ("/v1/agents/a/b/intents/stream", {"GET"}), ("/v1/agents/a/b", {"GET", "PUT"}), ("/v1/intents/x", {"GET"}),
+    ):  # fmt: skip
+        answer = web.test_client().open(path, method="OPTIONS", headers=headers)
+        assert set(answer.headers["Allow"].split(", ")) - {"HEAD", "OPTIONS"} == methods, path
+    assert web.test_client().put("/v1/agents/a/b/intents", json={}, headers=headers).status_code == 405
+
+
 def test_every_path_parameter_is_described():
     for path, found in document()["paths"].items():
         for operation in found.values():

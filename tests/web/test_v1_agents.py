@@ -7,8 +7,9 @@ import json
 import pytest
 
 from axme_celery import keys
+from axme_celery.web import create_app
 
-from .conftest import BOT
+from .conftest import BOT, SECRET
 
 LISTENER = {"who": "bot", "role": "approver", "agent": BOT}
 
@@ -113,6 +114,17 @@ def test_polling_hands_out_the_same(api, create):
     assert ([i["intent_id"] for i in one["intents"]], one["next_cursor"]) == ([first], 1)
     two = api("GET", f"/agents/acme/ops/bot/intents?since={one['next_cursor']}", **LISTENER).json
     assert [i["intent_id"] for i in two["intents"]] == [second]
+
+
+def test_looking_at_headers_takes_nothing(api, create, stage, make_key):
+    """HEAD is safe, where GET hands out."""
+    create()
+    client, headers = (
+        create_app(stage.axme, secret_key=SECRET).test_client(),
+        {"x-api-key": make_key("ops", role="operator")},
+    )
+    assert client.head("/v1/agents/acme/ops/bot/intents", headers=headers).status_code == 200
+    assert len(api("GET", "/agents/acme/ops/bot/intents", **LISTENER).json["intents"]) == 1
 
 
 def test_a_status_filter_is_kept_to(api, create):

@@ -143,6 +143,15 @@ def test_a_deadline_ends_it(api, create, stage):
     assert api("GET", f"/intents/{intent_id}").json["intent"]["lifecycle_status"] == "TIMED_OUT"
 
 
+def test_a_url_is_told_of_the_end(api, create, stage):
+    """Only one that could be called is taken."""
+    intent_id = create(notify="https://ops.example/hook")
+    api("POST", f"/intents/{intent_id}/resolve", json={"status": "CANCELED"})
+    ((url, told, _),) = stage.webhooks
+    assert (url, json.loads(told)["intent_id"]) == ("https://ops.example/hook", intent_id)
+    assert api("POST", "/intents", json=body(notify="ftp://x")).status_code == 422
+
+
 # -- read ---------------------------------------------------------------------------------
 
 

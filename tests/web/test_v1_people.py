@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from axme_celery import WaitClosed, keys, wait_for_human
+from axme_celery.cli import axme as command
 from axme_celery.testing import Stage
 from axme_celery.web import create_app
 
-from .conftest import SECRET
+from .conftest import PAGE, SECRET, post, token_in
 
 TASK = {"title": "Ship it?", "assignees": ["ana", "analysts"], "description": "all of it"}
 ANA = {"who": "ana", "role": "approver"}
@@ -117,8 +119,10 @@ def test_a_task_that_cannot_be_refused_is_not_rejected(api, create):
 # -- five ways, one answer -----------------------------------------------------------------------
 
 
-def test_one_wait_answered_in_five_ways_at_once_is_answered_once(app, tmp_path, axme):
-    """``/resume``, ``/approvals``, the inbox twice, and Python: one wins, the others are told who."""
+def test_one_wait_answered_in_five_ways_at_once_is_answered_once(app, tmp_path, axme, monkeypatch):
+    """Page, command line, Python, ``/resume`` and ``/approvals``: one wins, the others are told that they are late."""
+
+    monkeypatch.setenv("AXME_ACTOR", "olga")
 
     @axme.task
     def asking():
@@ -126,10 +130,21 @@ def test_one_wait_answered_in_five_ways_at_once_is_answered_once(app, tmp_path, 
 
     with Stage(app, ledger_url=f"sqlite:///{tmp_path}/ledger.db") as stage:
         web = create_app(axme, secret_key=SECRET)
-        secrets = [keys.create(axme.runtime, name=f"p{n}", role="approver", groups=["analysts"])[1] for n in range(4)]
+        secrets = [keys.create(axme.runtime, name=f"p{n}", role="approver", groups=["analysts"])[1] for n in range(3)]
+        browser = web.test_client()
+        post(browser, "/sign-in", {"secret": secrets[2]}, page="/sign-in")
 
-        def post(n, path, body):
+        def send(n, path, body):
             return web.test_client().post(path, json=body, headers={"x-api-key": secrets[n]}).status_code
+
+        def page(wait, token):
+            fields = {"csrf_token": token, "outcome": "approved"}
+            code = browser.post(f"/waits/{wait.id}", data=fields, headers=PAGE).status_code
+            return 200 if code == 303 else code
+
+        def command_line(wait):
+            code = command.main(["approve", wait.id], obj=SimpleNamespace(app=app), standalone_mode=False)
+            return {None: 200, 5: 409}[code]
 
         def python(wait):
             try:
@@ -139,11 +154,12 @@ def test_one_wait_answered_in_five_ways_at_once_is_answered_once(app, tmp_path, 
             return 200
 
         def all_ways(intent, wait):
+            token = token_in(browser.get(f"/waits/{wait.id}", headers=PAGE).text)
             return [
-                lambda: post(0, f"/v1/intents/{intent.id}/resume", {"task_result": {"outcome": "approved"}}),
-                lambda: post(1, f"/v1/approvals/{wait.id}/decision", {"decision": "reject"}),
-                lambda: post(2, f"/v1/inbox/{intent.id}/approve", {}),
-                lambda: post(3, f"/v1/inbox/{intent.id}/reject", {}),
+                lambda: send(0, f"/v1/intents/{intent.id}/resume", {"task_result": {"outcome": "approved"}}),
+                lambda: send(1, f"/v1/approvals/{wait.id}/decision", {"decision": "reject"}),
+                lambda: page(wait, token),
+                lambda: command_line(wait),
                 lambda: python(wait),
             ]
 

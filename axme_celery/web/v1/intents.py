@@ -11,6 +11,7 @@ from ...durations import moment, utc_iso
 from ...errors import BadInput, IntentEnded
 from ...handle import IntentHandle
 from ...model import Intent, JsonDict, Status, Wait, WaitStatus
+from ...outbound import check_url
 from ...parties import Addressed, address, is_address
 from ...submit import Submission
 from ...trace import carried
@@ -78,6 +79,7 @@ def submission(actor: Actor, given: JsonDict, *, key: str | None) -> Submission:
         ),
         deadline_seconds=_deadline(fields, rt.ledger.now()),
         reply_to=fields.line("reply_to", longest=383),
+        notify=_notify(fields),
         requester=actor.id,
         correlation_id=fields.uuid("correlation_id") or rt.new_id(),
         owner=actor.owner,
@@ -115,6 +117,14 @@ def refuse_unwanted(sender: str | None, to: str) -> None:
     code = agents.refusal(house().rt, of, to)
     if code is not None:
         raise Problem(403, code, f"{sender or 'somebody who is no agent'} may not send to {to}")
+
+
+def _notify(fields: Fields) -> str | None:
+    """The URL that is told of the intent's end."""
+    url = fields.line("notify", longest=2048)
+    if url is not None:
+        check_url(url)
+    return url
 
 
 def _deadline(fields: Fields, now: datetime) -> float | None:
@@ -284,6 +294,7 @@ def _retermed(intent_id: str, right: str, event: str, names: dict[str, str]) -> 
     if not patch:
         raise BadInput(f"give {' or '.join(names)}, an object")
     _check_patch(patch)
+    fields.line("actor")
     changed = agents.change_terms(
         house().rt, intent_id, event=event, patch=patch, by=actor.id, reason=fields.text("reason", longest=2000),
         expected=fields.integer("expected_policy_generation", least=0),

@@ -44,7 +44,7 @@ _BEAT = ": still here\n\n"
 def stream_intent(intent_id: str) -> Response:
     """An intent's events after ``since``, and live for ``wait_seconds`` or until it has ended."""
     actor, here = need(), house()
-    find(intent_id, actor)
+    found = find(intent_id, actor)
     since, seconds = _since(), query_int("wait_seconds", 15, least=1, most=60)
 
     def frames(held: bool) -> Iterator[str]:
@@ -53,7 +53,8 @@ def stream_intent(intent_id: str) -> Response:
             if event is None:
                 yield _BEAT
                 continue
-            intent = here.rt.ledger.intent(intent_id)
+            # Only the end is told with something of the intent's: what it was before does for all others.
+            intent = here.rt.ledger.intent(intent_id) if event.status.is_final else found
             if intent is None:
                 return
             yield _frame(event.seq, event.type, wire.event_text(event, intent))
@@ -63,6 +64,16 @@ def stream_intent(intent_id: str) -> Response:
         yield _end(last)
 
     return _streamed(here, actor, frames)
+
+
+# First: each view below answers OPTIONS too, with what may be done with an agent.
+@blueprint.route("/agents/<path:agent>/intents/stream", methods=["OPTIONS"], merge_slashes=False)
+@blueprint.route("/agents/<path:agent>/intents", methods=["OPTIONS"], merge_slashes=False)
+def agent_intents_options(agent: str) -> Response:
+    """What may be done here: not what may be done with an agent, whose path this also looks like."""
+    response = reply({"ok": True})
+    response.headers["Allow"] = "GET, HEAD, OPTIONS"
+    return response
 
 
 @blueprint.get("/agents/<path:agent>/intents/stream", merge_slashes=False)
@@ -104,15 +115,6 @@ def stream_agent(agent: str) -> Response:
     return _streamed(here, actor, frames)
 
 
-@blueprint.route("/agents/<path:agent>/intents/stream", methods=["OPTIONS"], merge_slashes=False)
-@blueprint.route("/agents/<path:agent>/intents", methods=["OPTIONS"], merge_slashes=False)
-def agent_intents_options(agent: str) -> Response:
-    """What may be done here: not what may be done with an agent, whose path this also looks like."""
-    response = reply({"ok": True})
-    response.headers["Allow"] = "GET, HEAD, OPTIONS"
-    return response
-
-
 @blueprint.get("/agents/<path:agent>/intents", merge_slashes=False)
 def poll_agent(agent: str) -> Response:
     """What lies in an agent's mailbox after number ``since``; what is handed out is the asker's, under a lease."""
@@ -120,6 +122,9 @@ def poll_agent(agent: str) -> Response:
     where = resolved(agent, actor)
     needs_voice(actor, where)
     limit = query_int("limit", AT_ONCE, least=1, most=100, clip=True)
+    if request.method == "HEAD":
+        # Who looks at headers only has not taken anything.
+        return reply({"ok": True})
     agents.listening(here.rt, where, actor.owner)
     handed, at = agents.take(
         here.rt, where, since=_since(), by=actor.agent or actor.id, owner=owner_of(actor, where), statuses=wanted(),

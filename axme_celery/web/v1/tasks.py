@@ -16,6 +16,8 @@ from .requests import Fields, body, query_flag, query_int, reply
 from .resume import decide, outcome_for
 from .rights import Role, find, need, sees, voice
 
+#: Pages of open tasks looked through for those of one's owner, at most.
+MOST_PAGES = 20
 _DECISIONS = {"approve": True, "approved": True, "reject": False, "rejected": False}
 
 
@@ -28,13 +30,13 @@ def list_tasks() -> Response:
     names = [] if everybody else sorted(names_of(actor))
     tasks: list[JsonDict] = []
     after = None
-    while len(tasks) < limit:
+    for _ in range(MOST_PAGES):
         page = rt.ledger.inbox(names, after, limit)
         for wait in page:
             intent = rt.ledger.intent(wait.intent_id)
             if intent is not None and sees(actor, intent) and len(tasks) < limit:
                 tasks.append(task(intent, wait))
-        if len(page) < limit:
+        if len(page) < limit or len(tasks) >= limit:
             break
         after = (page[-1].opened_at, page[-1].id)
     return reply({"ok": True, "tasks": tasks})
