@@ -158,6 +158,18 @@ def test_an_agent_is_given_the_result_before_it_and_gives_its_own(stage, app, no
     assert (failed.status, failed.error["code"]) == (Status.FAILED, "agent_failed")
 
 
+def test_an_agent_outside_celery_is_sent_the_result_before_it(stage, note):
+    """To its address; what it answers goes on."""
+    intent = stage.submit(note.s({"order": 7}) | wait_for_agent.s("agent://acme/shop/scorer") | note.s())
+    (wait,) = stage.waits(intent)
+    child = stage.intent(wait.job_id)
+    assert (intent.waiting_reason, child.payload) == ("WAITING_FOR_AGENT", {"order": 7})
+    stage.axme.complete_agent(child.id, {"score": 3}, by="agent://acme/shop/scorer")
+    stage.run()
+
+    assert intent.refresh().result == {"score": 3}
+
+
 def test_a_tool_that_fails_ends_the_pipeline(stage, note, calls):
     """With what it reported."""
     intent = stage.submit(note.s("j") | wait_for_tool.s("w") | note.s())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from axme_celery import links
+
 from .conftest import picture, violations
 from .house import seed
 
@@ -248,7 +250,7 @@ def test_somebody_takes_over_for_somebody_else(stage, person, ask):
 
     press(ana, "Leave it to them")
 
-    ana.get_by_text("ana left it to bo: “on leave”").wait_for()
+    ana.locator(".history").get_by_text("ana left it to bo: “on leave”").first.wait_for()
     assert ana.get_by_text("You left this to somebody else").is_visible()
     bo.goto("/inbox")
     bo.get_by_role("link", name="Who?").click()
@@ -279,6 +281,29 @@ def test_many_are_looked_at_together_and_decided_together(stage, person, ask, sc
     now = [stage.axme.runtime.ledger.wait(wait.id).wait for wait in waits]
     assert [wait.outcome for wait in now] == ["approved", None, "approved"]
     assert {wait.comment for wait in now} == {"All checked.", None}
+
+
+def test_a_scanner_that_runs_javascript_decides_nothing_and_the_link_still_does(stage, browser, address, ask):
+    """It opens the link, lets everything run, scrolls and hovers; it presses nothing."""
+    wait = ask(title="Pay 12,000?", to=["ana"])
+    secret = links.issue(stage.axme.runtime, wait.id, "ana")
+    for _ in range(3):
+        scanner = browser.new_context(base_url=address, user_agent="SafeLinks").new_page()
+        scanner.goto(f"/a/{secret}")
+        scanner.mouse.wheel(0, 2000)
+        scanner.get_by_role("button", name="Approve").hover()
+        scanner.wait_for_timeout(200)
+        scanner.context.close()
+    assert stage.axme.runtime.ledger.wait(wait.id).wait.status == "OPEN"
+
+    page = browser.new_context(base_url=address).new_page()
+    page.goto(f"/a/{secret}")
+    assert secret not in page.url and violations(page) == []
+    picture(page, "wait-by-link")
+    press(page, "Approve")
+
+    assert outcome(page) == "Approved by ana"
+    page.context.close()
 
 
 # -- every page, for everybody --

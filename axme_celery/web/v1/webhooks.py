@@ -130,6 +130,8 @@ def list_deliveries() -> Response:
     With an ``org_id``: what was routed to agents of a workspace.
     """
     actor = need(Role.APPROVER)
+    named = {name: query_line(name) for name in ("subscription_id", "intent_id", "event_type", "principal_id")}
+    after = _after()
     if request.args.get("org_id"):
         return reply(routing.routed(actor))
     limit = query_int("limit", 50, least=1, most=200, clip=True)
@@ -138,10 +140,10 @@ def list_deliveries() -> Response:
     if status is not None and status not in words:
         raise BadInput(f"status is none of {', '.join(words)}")
     filters: JsonDict = {
-        "status": words.get(status or ""), "subscription_id": query_line("subscription_id"), "owner": actor.owner,
-        "intent_id": query_line("intent_id"), "type": query_line("event_type"),
+        "status": words.get(status or ""), "owner": actor.owner, "subscription_id": named["subscription_id"],
+        "intent_id": named["intent_id"], "type": named["event_type"],
     }  # fmt: skip
-    found = house().rt.ledger.hooks.deliveries(filters, _after(), limit)
+    found = house().rt.ledger.hooks.deliveries(filters, after, limit)
     last = found[-1].delivery if len(found) == limit else None
     cursor = None if last is None else f"{utc_iso(last.created_at)}~{last.id}"
     return reply({"ok": True, "deliveries": [_delivery(one) for one in found], "next_cursor": cursor})
