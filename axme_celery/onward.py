@@ -77,7 +77,12 @@ def pass_join(rt: Runtime, join_id: str) -> int:
                     f"limit of {limit}; raise axme_join_bytes, or keep the data elsewhere and pass references to it",
                 }
                 return [lifecycle.join_too_large(intent, join, error, rt.ledger.open_waits(intent.id), on=on)]
-            turns = begin.turns(rt, intent, join_id, found[0], limit=begin.BATCH + 1, on=on) if join.followers else []
+            turns: list[lifecycle.Turn] = []
+            if join.followers:
+                parent_id = rt.ledger.last_member(join_id)
+                turns = begin.turns(
+                    rt, intent, join_id, found[0], parent_id=parent_id, limit=begin.BATCH + 1, on=on
+                )
             more = len(turns) > begin.BATCH
             turns = turns[: begin.BATCH]
             busy = any(turn.wait is not None for turn in turns) and rt.ledger.is_busy(intent.id, [join_id])
