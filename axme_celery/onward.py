@@ -36,8 +36,8 @@ def after(rt: Runtime, changes: Sequence[Change]) -> None:
                 # An answer may have come early. Whoever of it and this wait was committed second sees the other.
                 match_early(rt, wait.tool or "", wait.job_id or "")
         if _may_rest(change):
-            leg = change.legs[0][1]
-            come_to_rest(rt, leg.intent_id)
+            pairs = change.legs or change.joins
+            come_to_rest(rt, pairs[0][1].intent_id)
 
 
 #: Events after which an open wait may be all that is left.
@@ -46,7 +46,7 @@ _LEAVES = frozenset({"intent.wait_opened", "intent.called_ended", "intent.work_d
 
 def _may_rest(change: Change) -> bool:
     """Whether this may have been the last that went on beside an open wait."""
-    if not change.legs or (change.intent is not None and change.intent.status.is_final):
+    if not (change.legs or change.joins) or (change.intent is not None and change.intent.status.is_final):
         return False
     arrived = bool(change.counts) and not change.reached
     return arrived or any(event.type in _LEAVES for event in change.events)
