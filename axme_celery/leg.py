@@ -417,4 +417,14 @@ def take_guards() -> tuple[str, ...]:
     return guards
 
 
-__all__ = ["NotToBeHad", "ReplaceAsked", "RetryAsked", "RunningLeg", "current", "finished", "required", "run", "take_guards"]
+__all__ = [
+    "NotToBeHad",
+    "ReplaceAsked",
+    "RetryAsked",
+    "RunningLeg",
+    "current",
+    "finished",
+    "required",
+    "run",
+    "take_guards",
+]
