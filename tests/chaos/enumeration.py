@@ -44,7 +44,7 @@ WHOLE = Scope()
 BRIEF = Scope(
     modes=(Mode.BEFORE, Mode.AFTER, Mode.UNKNOWN),
     variants=(PLAIN,),
-    every={"reference": 1, "family": 4, "poison": 12, "pipeline": 5, "stall": 4},
+    every={"reference": 1, "family": 4, "poison": 12, "pipeline": 8, "stall": 4},
 )
 
 
