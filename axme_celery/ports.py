@@ -175,6 +175,9 @@ class Ledger(Protocol):
     def members(self, join_id: str) -> list[str]:
         """The results of what arrived at a join, as JSON texts, in the order of its members."""
 
+    def last_member(self, join_id: str) -> str | None:
+        """The leg that arrived last at a join; None where only joins arrived."""
+
     def open_waits(self, intent_id: str) -> list[Wait]: ...
     def is_busy(self, intent_id: str, besides: Sequence[str] = ()) -> bool:
         """Whether anything of an intent is queued, running or about to be, but for these legs and joins."""

@@ -226,6 +226,16 @@ def test_an_intent_waits_only_while_nothing_else_of_it_goes_on(stage, app, note)
     assert intent.refresh().status is Status.COMPLETED
 
 
+def test_a_group_in_a_group_that_ends_leaves_the_intent_waiting_too(stage, note):
+    """The last that went on was a join, which counts in another."""
+    inner = note.s(1) | group(note.s("a"), note.s("b"))
+    intent = stage.submit(group(wait_for_human.s("A?", to="ana"), inner) | note.s())
+
+    assert (intent.status, intent.waiting_reason) == (Status.WAITING, "WAITING_FOR_HUMAN")
+    stage.answer(intent.id, "approved", by="ana")
+    assert intent.refresh().status is Status.COMPLETED
+
+
 def test_a_task_that_waits_in_a_group_does_not_hold_up_its_siblings(stage, axme, note, calls):
     """The same for waits inside a task's own code."""
 

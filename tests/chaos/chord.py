@@ -125,4 +125,3 @@ def _judge(shot: Shot, axme: Any, intent: Any, called: Path, kills: int) -> None
         open_legs = connection.scalar(select(func.count()).select_from(tables.legs).where(c.status != "DONE"))
     if open_legs:
         shot.findings.append(f"{open_legs} legs are not DONE")
-

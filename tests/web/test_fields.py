@@ -65,7 +65,10 @@ def test_parts_that_are_referred_to_and_parts_within_parts():
     """As Pydantic writes them; dots in names are names."""
     schema = {
         "type": "object",
-        "$defs": {"Size": {"enum": ["S", "M"]}, "Box": {"type": "object", "properties": {"size": {"$ref": "#/$defs/Size"}}}},
+        "$defs": {
+            "Size": {"enum": ["S", "M"]},
+            "Box": {"type": "object", "properties": {"size": {"$ref": "#/$defs/Size"}}},
+        },
         "properties": {"box": {"$ref": "#/$defs/Box"}, "a.b": {"type": "string"}},
     }
 
@@ -80,7 +83,9 @@ def test_a_schema_that_contains_itself_ends_somewhere():
     """Below that it is typed as JSON."""
     schema = {
         "type": "object",
-        "$defs": {"Node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}, "v": {"type": "string"}}}},
+        "$defs": {
+            "Node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}, "v": {"type": "string"}}}
+        },
         "properties": {"node": {"$ref": "#/$defs/Node"}},
     }
 

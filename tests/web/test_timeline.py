@@ -38,9 +38,9 @@ def test_runs_and_waits_follow_one_another_without_a_gap(folded):
 
     bars = chart.lanes[0].bars
     assert [bar.kind for bar in bars] == ["run", "wait", "run", "wait", "run"]
-    assert [(bar.start, bar.end) for bar in bars][1:] == [
-        (bars[n].end, bars[n + 1].end) for n in range(4)
-    ], "each begins where the one before ends"
+    assert [(bar.start, bar.end) for bar in bars][1:] == [(bars[n].end, bars[n + 1].end) for n in range(4)], (
+        "each begins where the one before ends"
+    )
     assert not any(bar.goes_on for bar in bars)
 
 
