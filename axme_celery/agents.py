@@ -16,7 +16,7 @@ from .beats import best_effort, carry_out, occasion
 from .errors import BadInput, HandledByQueue, IntentEnded, NotFound, StaleChange, StaleGeneration
 from .fanout import delivery_of, named_id, notify_subscription
 from .hooks import HookEvent
-from .model import Change, Delivery, Intent, JsonDict, Leg, LegStatus, Status
+from .model import Change, Delivery, Intent, JsonDict, Lease, Leg, LegStatus, Status
 from .outbound import check_url
 from .parties import MODES, Agent, HandOut, Message, Policy, address, is_address
 from .ports import Runtime
@@ -108,15 +108,20 @@ def take(
     if known is None or known.status != "active":
         return [], since
     handed: list[HandOut] = []
-    for found, intent, leg in rt.ledger.mailboxes.open_offers(agent, since, limit):
-        since = found.seq
-        if owner is not None and intent.owner != owner:
-            continue
-        if statuses and not {intent.status.value, Status.DELIVERED.value} & set(statuses):
-            continue
-        change = _hand_out(rt, intent, leg, agent, by, lease_seconds)
-        if change is not None:
-            handed.append(HandOut(found, change.intent, change.legs[0][1]))
+    while True:
+        page = rt.ledger.mailboxes.open_offers(agent, since, limit)
+        for found, intent, leg in page:
+            since = found.seq
+            if owner is not None and intent.owner != owner:
+                continue
+            if statuses and not {intent.status.value, Status.DELIVERED.value} & set(statuses):
+                continue
+            change = _hand_out(rt, intent, leg, agent, by, lease_seconds)
+            if change is not None:
+                handed.append(HandOut(found, change.intent, change.legs[0][1]))
+        # A page of what is not for this listener hides what comes after it.
+        if handed or len(page) < limit:
+            break
     rt.ledger.mailboxes.taken([one.offer for one in handed])
     return handed, since
 
@@ -142,6 +147,14 @@ def _hand_out(rt: Runtime, intent: Intent, leg: Leg, agent: str, by: str, lease_
 
     changes = carry_out(rt, decide)
     return changes[0] if changes else None
+
+
+def in_hand(rt: Runtime, handed: Sequence[HandOut]) -> list[HandOut]:
+    """Those of these hand-outs that are still their listener's: neither finished, nor somebody else's by now."""
+    kept = {
+        (lease.leg_id, lease.run) for lease in rt.ledger.running([Lease(o.leg.id, o.leg.run) for o in handed], BATCH)
+    }
+    return [one for one in handed if (one.leg.id, one.leg.run) in kept]
 
 
 def give_back(rt: Runtime, handed: HandOut, cause: str) -> bool:
@@ -213,9 +226,11 @@ def lapsed_leases(rt: Runtime) -> int:
 
 def complete(
     rt: Runtime, intent_id: str, *, result: Any = None, error: JsonDict | None = None, by: str,
-    expected_generation: int | None = None,
+    holder: str | None = None, expected_generation: int | None = None,
 ) -> Intent:  # fmt: skip
     """An intent of outside agents ends: COMPLETED with this result, or FAILED with this error.
+
+    holder: who was handed it: the leases of what else it was handed are renewed.
 
     Raises HandledByQueue when Celery tasks run it (unless it is to fail: that stops them), IntentEnded, NotFound,
     StaleGeneration.
@@ -248,7 +263,17 @@ def complete(
 
     changed = carry_out(rt, decide)[0].intent
     assert changed is not None
+    _seen_at_work(rt, changed.handler, holder)
     return changed
+
+
+def _seen_at_work(rt: Runtime, agent: str | None, holder: str | None) -> None:
+    """A listener has finished something: it is alive, so what else it was handed stays its own, and it may have more."""
+    if agent is None or holder is None:
+        return
+    until = rt.ledger.now() + timedelta(seconds=rt.settings.agent_lease_seconds)
+    rt.ledger.mailboxes.renew_all(agent, holder, until)
+    best_effort(lambda: rt.tracker.tell({agent: rt.ledger.mailboxes.cursor(agent)}))
 
 
 def answered(rt: Runtime, intent_id: str, *, result: Any, error: Any, by: str) -> Intent:
@@ -412,6 +437,7 @@ def _open(rt: Runtime, intent_id: str) -> Intent:
 
 
 __all__ = [
-    "LEASE_SECONDS", "LONGEST_LEASE_SECONDS", "answered", "begin", "change_terms", "check_generation", "complete", "generation",
-    "give_back", "lapsed_leases", "listening", "offer", "refusal", "register", "renew", "send_message", "take", "transfer",
+    "LEASE_SECONDS", "LONGEST_LEASE_SECONDS", "answered", "begin", "change_terms", "check_generation", "complete",
+    "generation", "give_back", "in_hand", "lapsed_leases", "listening", "offer", "refusal", "register", "renew",
+    "send_message", "take", "transfer",
 ]  # fmt: skip

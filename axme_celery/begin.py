@@ -134,22 +134,31 @@ def new_leg(work: Work, intent_id: str, now: datetime) -> Leg:
 
 
 def turns(
-    rt: Runtime, intent: Intent, after: str, result: str, *, way: str = "", limit: int = BATCH, on: lifecycle.Occasion
+    rt: Runtime,
+    intent: Intent,
+    after: str,
+    result: str,
+    *,
+    parent_id: str | None,
+    way: str = "",
+    limit: int = BATCH,
+    on: lifecycle.Occasion,
 ) -> list[Turn]:
     """The legs that follow this leg or join, with what each takes.
 
-    result: JSON text of what it gives.
-    way:    which way out of a wait was taken.
+    result:    JSON text of what it gives.
+    parent_id: the leg that Celery would have sent them.
+    way:       which way out of a wait was taken.
     """
     legs = [leg for leg in rt.ledger.following(after, limit) if leg.turn == way]
     value = rt.codec.decode(result) if any(leg.plan.get("takes") for leg in legs) else None
-    return [turn(rt, intent, leg, value, after, on) for leg in legs]
+    return [turn(rt, intent, leg, value, parent_id, on) for leg in legs]
 
 
-def turn(rt: Runtime, intent: Intent, leg: Leg, value: Any, after: str | None, on: lifecycle.Occasion) -> Turn:
+def turn(rt: Runtime, intent: Intent, leg: Leg, value: Any, parent_id: str | None, on: lifecycle.Occasion) -> Turn:
     """The leg with what it takes; a wait node with the wait that it opens, or why it cannot."""
     if not leg.plan.get("waits"):
-        return Turn(leg=leg, value=value, parent_id=after)
+        return Turn(leg=leg, value=value, parent_id=parent_id)
     try:
         wait, child = rt.open_node(intent, leg, value, on)
     except BadInput as refused:

@@ -67,6 +67,9 @@ def _arguments(leg: Leg, given: Any) -> tuple[list[Any], JsonDict]:
             if isinstance(target, Mapping) and not target.get("immutable"):
                 target = {**target, "args": [given, *(target.get("args") or ())]}
                 args, kwargs = [target, *args[1:]], {k: v for k, v in kwargs.items() if k != "target"}
+            elif isinstance(target, str) and len(args) < 2:
+                # An address: what its agent is sent.
+                kwargs.setdefault("payload", given)
     return args, kwargs
 
 

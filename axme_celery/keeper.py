@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from celery.bootsteps import StartStopStep
 from celery.worker import state as worker_state
 
-from . import leg, lifecycle, submit, work
+from . import begin, leg, lifecycle, submit, work
 from .beats import occasion
-from .errors import AxmeError, IntentEnded, LeaseLost, StaleChange
+from .errors import AxmeError, IntentEnded, LeaseLost
 from .forkgate import ForkGate
-from .model import Change, Lease, LegStatus
+from .model import Change, Intent, Lease, Leg, LegStatus
+from .onward import carry_out
 from .sweep import lose, received, sweep
 
 if TYPE_CHECKING:
@@ -151,28 +152,30 @@ class Keeper:
             sweep(rt, self._axme.senders, f"keeper@{rt.worker_name()}")
 
     def _hand_back(self, leg_id: str, run: int) -> None:
-        self._settle(leg_id, run, lambda intent, now_leg, on: lifecycle.hand_back(intent, now_leg, on=on))
+        self._settle(leg_id, run, lambda intent, now_leg, on: [lifecycle.hand_back(intent, now_leg, on=on)])
 
     def _fail(self, leg_id: str, run: int, limit_seconds: float) -> None:
         error = {
             "code": "time_limit",
             "message": f"ran for longer than its hard time limit of {limit_seconds:g} seconds",
         }
-        self._settle(
-            leg_id,
-            run,
-            lambda intent, now_leg, on: lifecycle.fail(
-                intent, now_leg, error, seen_by_celery=True, guard_at=None, token=on.new_id(), on=on
-            ),
-        )
 
-    def _settle(self, leg_id: str, run: int, decide: Callable[..., Change]) -> None:
+        def decide(intent: Intent, now_leg: Leg, on: lifecycle.Occasion) -> list[Change]:
+            falls = begin.fallout(self._axme.runtime, intent, now_leg, on)
+            change = lifecycle.fail(
+                intent, now_leg, error, seen_by_celery=True, guard_at=None, token=on.new_id(), fallout=falls, on=on
+            )
+            return [change, *falls.children]
+
+        self._settle(leg_id, run, decide)
+
+    def _settle(self, leg_id: str, run: int, decide: Callable[..., Sequence[Change]]) -> None:
         rt = self._axme.runtime
         record = rt.ledger.leg_record(leg_id, history=False)
         if record is None or record.leg.run != run or record.leg.status is not LegStatus.RUNNING:
             return
         try:
-            leg.settle(rt, record.intent, record.leg, lambda now, now_leg: [decide(now, now_leg, occasion(rt))])
+            leg.settle(rt, record.intent, record.leg, lambda now, now_leg: decide(now, now_leg, occasion(rt)))
         except LeaseLost:
             # It has ended by itself meanwhile.
             return
@@ -186,18 +189,20 @@ class Keeper:
     def park(self, leg_id: str, run: int, task: str) -> None:
         """Put a leg aside whose task this process does not know."""
         rt = self._axme.runtime
-        record = rt.ledger.leg_record(leg_id, history=False)
-        if record is None or record.leg.run != run or record.leg.status is not LegStatus.QUEUED:
-            return
         reason = (
             f"worker {rt.worker_name()} does not know the task {task!r}; "
             f"deploy code that has it (or route it to workers that do), then `unpark`"
         )
-        change = lifecycle.park(record.intent, record.leg, code="unknown_task", reason=reason, on=occasion(rt))
-        try:
-            rt.ledger.commit(change)
-        except StaleChange:
-            return
+
+        def decide() -> Sequence[Change]:
+            record = rt.ledger.leg_record(leg_id, history=False)
+            if record is None or record.leg.run != run or record.leg.status is not LegStatus.QUEUED:
+                return ()
+            if record.intent.status.is_final:
+                return ()
+            return [lifecycle.park(record.intent, record.leg, code="unknown_task", reason=reason, on=occasion(rt))]
+
+        carry_out(rt, decide)
 
 
 class WatchChildren(StartStopStep):  # type: ignore[misc]

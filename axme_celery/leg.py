@@ -331,7 +331,7 @@ def _complete(rt: Runtime, intent: Intent, leg: Leg, value: Any, guarded: bool) 
     guard_at = on.now + GUARD if guarded else None
 
     def decide(now: Intent, now_leg: Leg) -> Sequence[Change]:
-        turns = begin.turns(rt, now, leg.id, result, on=on) if leg.followers else []
+        turns = begin.turns(rt, now, leg.id, result, parent_id=leg.id, on=on) if leg.followers else []
         waits_next = any(turn.wait is not None for turn in turns)
         change = lifecycle.complete(
             now, now_leg, result, guard_at=guard_at, token=token, turns=turns,
@@ -417,4 +417,14 @@ def take_guards() -> tuple[str, ...]:
     return guards
 
 
-__all__ = ["NotToBeHad", "ReplaceAsked", "RetryAsked", "RunningLeg", "current", "finished", "required", "run", "take_guards"]
+__all__ = [
+    "NotToBeHad",
+    "ReplaceAsked",
+    "RetryAsked",
+    "RunningLeg",
+    "current",
+    "finished",
+    "required",
+    "run",
+    "take_guards",
+]

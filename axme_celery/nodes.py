@@ -38,7 +38,9 @@ class Ending:
         result = rt.codec.encode(
             value, what=f"result of {leg.task}", limit_bytes=rt.settings.result_bytes, setting="axme_result_bytes"
         )
-        turns = begin.turns(rt, intent, leg.id, result, way=way, on=on) if way or leg.followers else []
+        turns: list[lifecycle.Turn] = []
+        if way or leg.followers:
+            turns = begin.turns(rt, intent, leg.id, result, parent_id=leg.id, way=way, on=on)
         called = begin.callbacks(rt, intent, leg, result, on)
         self.children = begin.with_children(Change(), turns, called)[1:]
         waits_next = any(turn.wait is not None for turn in turns)

@@ -36,8 +36,8 @@ def after(rt: Runtime, changes: Sequence[Change]) -> None:
                 # An answer may have come early. Whoever of it and this wait was committed second sees the other.
                 match_early(rt, wait.tool or "", wait.job_id or "")
         if _may_rest(change):
-            leg = change.legs[0][1]
-            come_to_rest(rt, leg.intent_id)
+            pairs = change.legs or change.joins
+            come_to_rest(rt, pairs[0][1].intent_id)
 
 
 #: Events after which an open wait may be all that is left.
@@ -46,7 +46,7 @@ _LEAVES = frozenset({"intent.wait_opened", "intent.called_ended", "intent.work_d
 
 def _may_rest(change: Change) -> bool:
     """Whether this may have been the last that went on beside an open wait."""
-    if not change.legs or (change.intent is not None and change.intent.status.is_final):
+    if not (change.legs or change.joins) or (change.intent is not None and change.intent.status.is_final):
         return False
     arrived = bool(change.counts) and not change.reached
     return arrived or any(event.type in _LEAVES for event in change.events)
@@ -77,7 +77,12 @@ def pass_join(rt: Runtime, join_id: str) -> int:
                     f"limit of {limit}; raise axme_join_bytes, or keep the data elsewhere and pass references to it",
                 }
                 return [lifecycle.join_too_large(intent, join, error, rt.ledger.open_waits(intent.id), on=on)]
-            turns = begin.turns(rt, intent, join_id, found[0], limit=begin.BATCH + 1, on=on) if join.followers else []
+            turns: list[lifecycle.Turn] = []
+            if join.followers:
+                parent_id = rt.ledger.last_member(join_id)
+                turns = begin.turns(
+                    rt, intent, join_id, found[0], parent_id=parent_id, limit=begin.BATCH + 1, on=on
+                )
             more = len(turns) > begin.BATCH
             turns = turns[: begin.BATCH]
             busy = any(turn.wait is not None for turn in turns) and rt.ledger.is_busy(intent.id, [join_id])

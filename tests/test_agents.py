@@ -146,6 +146,28 @@ def test_an_agent_that_renews_its_lease_keeps_the_intent(stage, rt, send, listen
     assert told(stage, intent)[-1] == "acknowledged"
 
 
+def test_an_agent_that_finishes_one_keeps_the_others(stage, rt, send, listen):
+    """It is alive: what waits in its hands is not taken from it, however long each takes."""
+    made = [send() for _ in range(5)]
+    handed = listen(lease_seconds=60)
+    assert len(handed) == 5
+    for intent in made:
+        stage.pass_time("50s")
+        assert listen(by="two") == []
+        assert len(verbs.in_hand(rt, handed)) == 5 - made.index(intent)
+        verbs.complete(rt, intent.id, result={}, by="bot", holder="bot-1")
+    assert verbs.in_hand(rt, handed) == []
+
+
+def test_what_is_not_for_a_listener_hides_nothing_from_it(stage, rt, listen):
+    """However much of it lies before its own."""
+    read = stage.axme.read_work
+    submit(rt, [Submission(work=read(BOT), owner="other") for _ in range(7)])
+    submit(rt, [Submission(work=read(BOT), owner="acme")])
+    stage.run()
+    assert len(listen(owner="acme", limit=2)) == 1
+
+
 def test_an_intent_nobody_finishes_fails_after_its_tries(stage, rt, listen):
     """A dead letter with the reason, not an endless loop."""
     read = stage.axme.read_work(Addressed(BOT, {}, max_attempts=2))

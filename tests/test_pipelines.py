@@ -157,7 +157,7 @@ def test_each_leg_is_one_ordinary_message_that_says_what_celery_would_say(stage,
     assert (second["parent_id"], second["group_index"], third["group_index"]) == (root, 0, 1)
     assert second["group"] == third["group"] is not None and first["group"] is None
     assert all(not one["chain"] and not one["chord"] and not one["callbacks"] for one in seen.values())
-    assert last["parent_id"] is not None
+    assert last["parent_id"] == intent.legs()[2].id
 
 
 def test_celerys_own_results_say_how_every_leg_ended(stage, app, add):

@@ -158,6 +158,18 @@ def test_an_agent_is_given_the_result_before_it_and_gives_its_own(stage, app, no
     assert (failed.status, failed.error["code"]) == (Status.FAILED, "agent_failed")
 
 
+def test_an_agent_outside_celery_is_sent_the_result_before_it(stage, note):
+    """To its address; what it answers goes on."""
+    intent = stage.submit(note.s({"order": 7}) | wait_for_agent.s("agent://acme/shop/scorer") | note.s())
+    (wait,) = stage.waits(intent)
+    child = stage.intent(wait.job_id)
+    assert (intent.waiting_reason, child.payload) == ("WAITING_FOR_AGENT", {"order": 7})
+    stage.axme.complete_agent(child.id, {"score": 3}, by="agent://acme/shop/scorer")
+    stage.run()
+
+    assert intent.refresh().result == {"score": 3}
+
+
 def test_a_tool_that_fails_ends_the_pipeline(stage, note, calls):
     """With what it reported."""
     intent = stage.submit(note.s("j") | wait_for_tool.s("w") | note.s())
@@ -210,6 +222,16 @@ def test_an_intent_waits_only_while_nothing_else_of_it_goes_on(stage, app, note)
 
     assert seen == [Status.IN_PROGRESS] * 2
     assert (intent.refresh().status, intent.waiting_reason) == (Status.WAITING, "WAITING_FOR_HUMAN")
+    stage.answer(intent.id, "approved", by="ana")
+    assert intent.refresh().status is Status.COMPLETED
+
+
+def test_a_group_in_a_group_that_ends_leaves_the_intent_waiting_too(stage, note):
+    """The last that went on was a join, which counts in another."""
+    inner = note.s(1) | group(note.s("a"), note.s("b"))
+    intent = stage.submit(group(wait_for_human.s("A?", to="ana"), inner) | note.s())
+
+    assert (intent.status, intent.waiting_reason) == (Status.WAITING, "WAITING_FOR_HUMAN")
     stage.answer(intent.id, "approved", by="ana")
     assert intent.refresh().status is Status.COMPLETED
 

@@ -65,7 +65,9 @@ def verify(axme: Axme, intent_ids: tuple[str, ...], as_json: bool) -> None:
 )  # fmt: skip
 @click.option("--intent", "intent_ids", metavar="ID", multiple=True, help="Only of this intent; may be several.")
 @click.option("--since", type=SINCE, help='Only of intents submitted since: "90d", or 2026-10-31T18:00:00Z.')
-@click.option("--verify/--no-verify", "check", default=True, show_default=True, help="Check each history as it is read.")
+@click.option(
+    "--verify/--no-verify", "check", default=True, show_default=True, help="Check each history as it is read."
+)
 @with_axme
 def export(axme: Axme, form: str, intent_ids: tuple[str, ...], since: float | datetime | None, check: bool) -> None:
     """Print the history to standard output, the newest intent first, its events in order.

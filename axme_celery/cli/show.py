@@ -114,7 +114,9 @@ def _print_legs(legs: list[Leg], joins: list[Join], progress: dict[str, Progress
     print_table(("PLACE", "AFTER", *heads), rows, "none")
     if joins:
         print_heading("JOINS")
-        rows_of_joins = ((join.node or "the end", join.status, f"{join.size - join.left}/{join.size}") for join in joins)
+        rows_of_joins = (
+            (join.node or "the end", join.status, f"{join.size - join.left}/{join.size}") for join in joins
+        )
         print_table(("PLACE", "STATUS", "ARRIVED"), rows_of_joins, "none")
 
 

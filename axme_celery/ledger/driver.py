@@ -182,7 +182,7 @@ def _whole_sql(shape: tuple[tuple[Prepared, bool], ...], counted: tuple[int, ...
         results[0] += " + length(set_config('synchronous_commit', 'off', true))"
     for number in counted:
         given = _gives(shape[number][0])
-        results.append(f'(SELECT {f"max({given})" if given else "count(*)"} FROM w{number})')
+        results.append(f"(SELECT {f'max({given})' if given else 'count(*)'} FROM w{number})")
     return f"WITH {', '.join(parts)} SELECT {', '.join(results)}"
 
 

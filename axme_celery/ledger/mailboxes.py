@@ -126,6 +126,11 @@ class SqlMailboxes:
         query = select(t.agents.c.cursor).where(t.agents.c.address == address)
         return int(self._access.ask(lambda c: c.scalar(query)) or 0)
 
+    def renew_all(self, address: str, holder: str, until: datetime) -> None:
+        """Put off the end of every lease that this holder has of the agent's legs."""
+        row = {"of": address, "holder": holder, "until": until}
+        self._run(_renew_all(self._is_sqlite), [row], durable=False)
+
     def lapsed(self, until: datetime, limit: int) -> list[Lease]:
         """Runs of agents whose lease has ended by then."""
         c = t.legs.c
@@ -198,6 +203,13 @@ def _saw_agent(is_sqlite: bool) -> Prepared:
         ),
         is_sqlite,
     )
+
+
+@functools.cache
+def _renew_all(is_sqlite: bool) -> Prepared:
+    c, until = t.legs.c, bindparam("until", type_=t.legs.c.due_at.type)
+    held = (c.status == "RUNNING", c.task == bindparam("of"), c.worker == bindparam("holder"), c.due_at < until)
+    return Prepared(update_of(t.legs).where(*held).values(due_at=until), is_sqlite)
 
 
 @functools.cache

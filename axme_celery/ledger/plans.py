@@ -63,6 +63,13 @@ class PlanShelf:
 
         return self._access.ask(ask)
 
+    def last_member(self, join_id: str) -> str | None:
+        """The leg that arrived last at a join; None where only joins arrived."""
+        c = t.legs.c
+        arrived = select(c.id).where(c.join_id == join_id, c.status == "DONE")
+        query = arrived.order_by(c.ended_at.desc(), c.join_index.desc()).limit(1)
+        return self._access.ask(lambda connection: connection.scalar(query))
+
     def open_waits(self, intent_id: str) -> list[Wait]:
         """What an intent waits for now, the longest open first."""
         query = (

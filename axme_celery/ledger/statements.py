@@ -91,7 +91,8 @@ def close_legs(is_sqlite: bool, called_too: bool) -> Prepared:
     statement = (
         update_of(legs)
         .where(
-            legs.c.intent_id == bindparam("intent_id"), text("status NOT IN ('DONE', 'FAILED', 'CANCELED')"),
+            legs.c.intent_id == bindparam("intent_id"),
+            text("status NOT IN ('DONE', 'FAILED', 'CANCELED')"),
             *(() if called_too else (legs.c.called_by.is_(None),)),
         )
         .values(status="CANCELED", ended_at=bindparam("at"), error=bindparam("error"), due_at=None)

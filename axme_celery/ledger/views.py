@@ -109,7 +109,9 @@ class SqlViews:
         query = grouped.where(c.state == _OPEN, *_of_owner(c.intent_id, owner)).group_by(c.kind, c.code)
 
         def ask(connection: Connection) -> list[JsonDict]:
-            groups = [dict(row) for row in connection.execute(query.order_by(func.count().desc()).limit(200)).mappings()]
+            groups = [
+                dict(row) for row in connection.execute(query.order_by(func.count().desc()).limit(200)).mappings()
+            ]
             letters = select(*columns(DeadLetter)).where(c.id.in_([group["newest"] for group in groups]))
             by_id = {row["id"]: to_record(DeadLetter, row) for row in connection.execute(letters).mappings()}
             return [{**group, "newest": by_id[group["newest"]]} for group in groups if group["newest"] in by_id]
@@ -133,7 +135,8 @@ class SqlViews:
         def ask(connection: Connection) -> list[tuple[DeadLetter, Intent | None]]:
             rows = connection.execute(query).mappings()
             return [
-                (to_record(DeadLetter, row, "d_"), to_record(Intent, row, "i_") if row["i_id"] else None) for row in rows
+                (to_record(DeadLetter, row, "d_"), to_record(Intent, row, "i_") if row["i_id"] else None)
+                for row in rows
             ]
 
         return self._access.ask(ask)

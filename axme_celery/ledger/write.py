@@ -187,7 +187,9 @@ class Sheet:
         elif prepared is statements.count_down(self._is_sqlite):
             # In the order of the joins' ids.
             self._lefts.append(rows)
-            self._full = [join_id for join_id, left in zip(sorted(self._counts), self._lefts, strict=False) if left == 0]
+            self._full = [
+                join_id for join_id, left in zip(sorted(self._counts), self._lefts, strict=False) if left == 0
+            ]
 
     def fence(self, fence: Fence) -> None:
         """Demand that this claim still is the running one."""
@@ -426,7 +428,13 @@ def _dead(sheet: Sheet, change: Change, now: datetime) -> None:
     for letter_id, state, replayed_as, closed_by, reason in change.closes:
         sheet.update(
             t.dead_letters,
-            {"state": state, "replayed_as": replayed_as, "closed_by": closed_by, "closed_at": now, "closed_reason": reason},
+            {
+                "state": state,
+                "replayed_as": replayed_as,
+                "closed_by": closed_by,
+                "closed_at": now,
+                "closed_reason": reason,
+            },
             {"id": letter_id, "state": "OPEN"},
             f"dead letter {letter_id} is no longer open",
         )

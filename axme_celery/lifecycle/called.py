@@ -23,9 +23,7 @@ def call(intent: Intent, leg: Leg, called: Leg, *, start_at: datetime | None, on
     """The task of a running leg calls another: one leg more, queued to start now or at ``start_at``."""
     starts_at = start_at or on.now
     # Its place is after all there were before, of which the seq is as good a count as any.
-    queued = replace(
-        called, intent_id=intent.id, called_by=leg.id, position=intent.seq, due_at=starts_at + on.requeue
-    )
+    queued = replace(called, intent_id=intent.id, called_by=leg.id, position=intent.seq, due_at=starts_at + on.requeue)
     story = Story(intent, on.now)
     story.intent = replace(intent, called_open=intent.called_open + 1)
     story.tell("intent.leg_called", leg_id=queued.id, task=queued.task, by_leg=leg.id)

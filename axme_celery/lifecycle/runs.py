@@ -329,9 +329,7 @@ def park(intent: Intent, leg: Leg, *, code: str, reason: str, on: Occasion) -> C
     return story.change(legs=((leg, parked),), outbox=(notice,), dead=(dead,))
 
 
-def unpark(
-    intent: Intent, leg: Leg, *, accept_drift: bool, by: str, reason: str | None = None, on: Occasion
-) -> Change:
+def unpark(intent: Intent, leg: Leg, *, accept_drift: bool, by: str, reason: str | None = None, on: Occasion) -> Change:
     """An operator lets a parked leg go on: with the code as it is (accept_drift), or after a roll-back."""
     if leg.status is not LegStatus.PARKED:
         raise StaleChange(f"leg {leg.id} is {leg.status.value}, not PARKED")

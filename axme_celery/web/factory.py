@@ -80,7 +80,9 @@ def make_blueprint(axme: Axme, actor: Callable[[Any], Actor | None] | None) -> B
 
 def _move_in(app: Any, here: House) -> None:
     if not app.secret_key:
-        raise BadSetting("the application has no secret_key, with which sessions are signed; set it before the blueprint")
+        raise BadSetting(
+            "the application has no secret_key, with which sessions are signed; set it before the blueprint"
+        )
     app.extensions[EXTENSION] = here
 
 

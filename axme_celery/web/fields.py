@@ -130,7 +130,9 @@ def _field(root: Mapping[str, Any], node: Mapping[str, Any], path: tuple[str, ..
         made.kind = "checkbox"
     elif kind in ("integer", "number"):
         made.kind, made.input = "number", "number"
-        made.limits = {"step": "1" if kind == "integer" else "any"} | _limits(node, {"minimum": "min", "maximum": "max"})
+        made.limits = {"step": "1" if kind == "integer" else "any"} | _limits(
+            node, {"minimum": "min", "maximum": "max"}
+        )
     elif kind == "string":
         made.input = _INPUTS.get(str(node.get("format")), "text")
         long = made.input == "text" and (node.get("maxLength", 0) > 200 or node.get("format") == "textarea")

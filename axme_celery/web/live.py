@@ -127,7 +127,7 @@ class Hub:
                     if not told and not self._closing:
                         yield None
 
-    def mailbox(self, agent: str, *, seconds: float, beat_seconds: float) -> Iterator[bool]:
+    def mailbox(self, agent: str, *, seconds: float, beat_seconds: Callable[[], float]) -> Iterator[bool]:
         """True at first, and each time something may have come into the agent's mailbox; False for a heartbeat."""
         with self._joined(agent, _Mailbox) as topic:
             until = time.monotonic() + seconds
@@ -138,7 +138,7 @@ class Hub:
                 due = told or time.monotonic() - looked_at >= FRESH_SECONDS
                 looked_at = time.monotonic() if due else looked_at
                 yield due
-                told = self._wait(topic, heard, min(beat_seconds, max(0.0, until - time.monotonic())))
+                told = self._wait(topic, heard, min(beat_seconds(), max(0.0, until - time.monotonic())))
 
     def inbox(self, names: Collection[str], last: str = "") -> Iterator[str | None]:
         """The version of an inbox, each time it has become another one than ``last``; None for a heartbeat.

@@ -47,6 +47,10 @@ BUDGETS = (
         subject="plain Celery, axme installed", key="throughput", limit=0.95, at_most=False,
     ),
     Budget(
+        says="a leg costs no more in a chord of 10,000 than 1.3 times what it costs in one of 100", workload="groups",
+        subject="axme, PostgreSQL, chord of 10000", key="growth", limit=1.3,
+    ),
+    Budget(
         says="a killed worker's leg runs elsewhere within its lease (2 s) + 1.5 s", workload="crash",
         subject="axme, PostgreSQL: worker killed, another is there, lease 2 s", key="resumed_s", limit=3.5,
     ),

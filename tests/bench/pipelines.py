@@ -84,9 +84,7 @@ def dbos_flows(turn: Turn) -> Figures:
         with engine.connect() as connection:
             return int(connection.execute(count).scalar_one()) - 1
 
-    figures = _chains(
-        turn, lambda _: client.enqueue({"queue_name": QUEUE, "workflow_name": "steps"}, LINKS), finished
-    )
+    figures = _chains(turn, lambda _: client.enqueue({"queue_name": QUEUE, "workflow_name": "steps"}, LINKS), finished)
     client.destroy()
     return figures
 

@@ -30,7 +30,11 @@ def program() -> str:
         raise NoBrowser("no chromium here, and it cannot be installed: set AXME_CHROMIUM to one, or install chromium")
     for command in (["apt-get", "update"], INSTALL):
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=300, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            command,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
         )
         if done.returncode and command is INSTALL:
             raise NoBrowser(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")

@@ -33,7 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Chromium, without a window."""
-    sync_api = pytest.importorskip("playwright.sync_api")
+    from playwright import sync_api
+
     try:
         program = chromium.program()
     except chromium.NoBrowser as missing:
@@ -73,7 +74,12 @@ def person(browser: Any, stage: Stage, address: str) -> Iterator[Callable[..., A
 
     def enter(name: str, *, role: str = "approver", groups: tuple[str, ...] = (), **options: Any) -> Any:
         secret = keys.create(stage.axme.runtime, name=name, role=role, groups=groups)[1]
-        options = {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB", "timezone_id": "Europe/Berlin", **options}
+        options = {
+            "viewport": {"width": 1280, "height": 900},
+            "locale": "en-GB",
+            "timezone_id": "Europe/Berlin",
+            **options,
+        }
         context = browser.new_context(base_url=address, **options)
         contexts.append(context)
         page = context.new_page()

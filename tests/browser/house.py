@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from axme_celery import subscriptions
 from axme_celery.testing import Stage
 
 
@@ -40,6 +41,7 @@ def seed(stage: Stage) -> dict[str, str]:
         ).waits()[0].id
         for n in (1, 2, 3)
     ]  # fmt: skip
+    subscriptions.subscribe(stage.axme.runtime, "https://crm.example/hooks", ["intent.*"])
     waits = {name: intent.waits()[0].id for name, intent in
              {"refund": refund, "expense": expense, "release": release, "done": done}.items()}  # fmt: skip
     return {
@@ -51,6 +53,7 @@ def seed(stage: Stage) -> dict[str, str]:
         **{f"wait-{name}": f"/waits/{wait_id}" for name, wait_id in waits.items()},
         "dead-letters": "/dead-letters",
         "deliveries": "/deliveries",
+        "webhooks": "/webhooks",
         "health": "/overview",
         "sign-in": "/sign-in",
         "not-found": "/nothing",

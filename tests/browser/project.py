@@ -69,7 +69,9 @@ def make_app(**config: Any) -> Celery:
     def export(month: str) -> dict[str, Any]:
         job = start_export(month)
         rows = wait_for_tool("warehouse", job, timeout="4h")
-        decision = wait_for_human(f"Publish the report of {month}?", to="analysts", context={"rows": rows}, timeout="2d")
+        decision = wait_for_human(
+            f"Publish the report of {month}?", to="analysts", context={"rows": rows}, timeout="2d"
+        )
         total = 0
         for page in range(1, 9):
             total += publish_page(page)
@@ -78,9 +80,7 @@ def make_app(**config: Any) -> Celery:
 
     @axme.task(name="shop.expense", shared=False)
     def expense(who: str) -> Any:
-        return wait_for_human(
-            "File your expenses for October", to=[who], type="form", form=EXPENSE, timeout="7d"
-        ).data
+        return wait_for_human("File your expenses for October", to=[who], type="form", form=EXPENSE, timeout="7d").data
 
     @axme.task(name="shop.release", shared=False)
     def release(version: str) -> str:
@@ -95,7 +95,9 @@ def make_app(**config: Any) -> Celery:
 
     @axme.task(name="shop.contract", shared=False)
     def contract(partner: str) -> str:
-        return wait_for_human(f"Confirm the contract with {partner}", to="ana", type="confirmation", timeout="1h").outcome
+        return wait_for_human(
+            f"Confirm the contract with {partner}", to="ana", type="confirmation", timeout="1h"
+        ).outcome
 
     @axme.task(name="shop.sync", shared=False, max_attempts=1)
     def sync(shelf: str) -> None:

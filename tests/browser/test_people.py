@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from axme_celery import links
+
 from .conftest import picture, violations
 from .house import seed
 
@@ -155,6 +157,8 @@ def test_an_answer_in_the_moment_of_the_timeout_is_told_what_won(stage, person, 
 
 def test_an_inbox_fills_while_one_looks_on(stage, person, ask):
     """The list and the number in the title, without a reload."""
+    from playwright.sync_api import expect
+
     page = person("ana")
     page.goto("/inbox")
     assert page.get_by_text("Nothing is asked of you").is_visible()
@@ -162,7 +166,7 @@ def test_an_inbox_fills_while_one_looks_on(stage, person, ask):
     ask(title="Something new?")
 
     page.get_by_role("link", name="Something new?").wait_for()
-    page.wait_for_function("document.title === '(1) Inbox'")
+    expect(page).to_have_title("(1) Inbox")
 
 
 def test_without_a_stream_a_page_looks_every_few_seconds(stage, person, ask):
@@ -177,6 +181,23 @@ def test_without_a_stream_a_page_looks_every_few_seconds(stage, person, ask):
     stage.answer(wait, "approved", by="bo")
 
     assert outcome(page) == "Approved by bo"
+
+
+def test_progress_moves_while_one_looks_on(stage, person):
+    """Nobody announces it: the page of running work looks every few seconds."""
+    page = person("ana", role="viewer")
+    work = stage.axme.submit(stage.axme.app.tasks["shop.export"].s("2026-11"))
+    stage.run()
+    leg = work.legs()[0]
+    stage.axme.runtime.tracker.put_progress(leg.id, 1, 8, "page 1")
+    page.goto(f"/intents/{work.id}")
+    assert page.locator("progress").get_attribute("value") in ("1", "1.0")
+    # Waiting, it is not looked at; it is its status that says so.
+    page.evaluate("document.getElementById('wait-state').setAttribute('data-busy', '')")
+
+    stage.axme.runtime.tracker.put_progress(leg.id, 5, 8, "page 5")
+
+    page.locator("progress[value^='5']").wait_for()
 
 
 def test_everything_works_without_javascript(stage, person, ask):
@@ -248,7 +269,7 @@ def test_somebody_takes_over_for_somebody_else(stage, person, ask):
 
     press(ana, "Leave it to them")
 
-    ana.get_by_text("ana left it to bo: “on leave”").wait_for()
+    ana.locator(".history").get_by_text("ana left it to bo: “on leave”").first.wait_for()
     assert ana.get_by_text("You left this to somebody else").is_visible()
     bo.goto("/inbox")
     bo.get_by_role("link", name="Who?").click()
@@ -279,6 +300,29 @@ def test_many_are_looked_at_together_and_decided_together(stage, person, ask, sc
     now = [stage.axme.runtime.ledger.wait(wait.id).wait for wait in waits]
     assert [wait.outcome for wait in now] == ["approved", None, "approved"]
     assert {wait.comment for wait in now} == {"All checked.", None}
+
+
+def test_a_scanner_that_runs_javascript_decides_nothing_and_the_link_still_does(stage, browser, address, ask):
+    """It opens the link, lets everything run, scrolls and hovers; it presses nothing."""
+    wait = ask(title="Pay 12,000?", to=["ana"])
+    secret = links.issue(stage.axme.runtime, wait.id, "ana")
+    for _ in range(3):
+        scanner = browser.new_context(base_url=address, user_agent="SafeLinks").new_page()
+        scanner.goto(f"/a/{secret}")
+        scanner.mouse.wheel(0, 2000)
+        scanner.get_by_role("button", name="Approve").hover()
+        scanner.wait_for_timeout(200)
+        scanner.context.close()
+    assert stage.axme.runtime.ledger.wait(wait.id).wait.status == "OPEN"
+
+    page = browser.new_context(base_url=address).new_page()
+    page.goto(f"/a/{secret}")
+    assert secret not in page.url and violations(page) == []
+    picture(page, "wait-by-link")
+    press(page, "Approve")
+
+    assert outcome(page) == "Approved by ana"
+    page.context.close()
 
 
 # -- every page, for everybody --

@@ -74,7 +74,9 @@ def compare(part: Part, words: Sequence[str] = ()) -> int:
         again_plain, again_ours = both(source, python, part, sorted(differing))
         differing = differences(again_plain, again_ours)
     for test in sorted(set(once) - set(differing)):
-        print(f"differed once, and not when run again: {test}: {once[test][0]} without, {once[test][1]} with the extension")
+        print(
+            f"differed once, and not when run again: {test}: {once[test][0]} without, {once[test][1]} with the extension"
+        )
     print(f"celery {CELERY}: {report(plain)} without the extension; {report(ours)} with it")
     print(f"the extension was there: {', '.join(f'{n} {what}' for what, n in ours.counts.items()) or 'no'}")
     for test, (without, with_) in sorted(differing.items()):

@@ -71,7 +71,7 @@ def run(legs: int, kills: int, seed: int, *, lease_seconds: float = 2.0, at_most
         os.environ["CHORD_CONFIG"] = json.dumps(
             {
                 "broker_url": redis.url, "result_backend": redis.url, "axme_ledger_url": ledger,
-                "axme_lease_seconds": lease_seconds, "axme_requeue_seconds": 10, "axme_tick_seconds": 0.5,
+                "axme_lease_seconds": lease_seconds, "axme_requeue_seconds": 60, "axme_tick_seconds": 0.5,
                 "worker_prefetch_multiplier": 4,
             }
         )  # fmt: skip
@@ -125,4 +125,3 @@ def _judge(shot: Shot, axme: Any, intent: Any, called: Path, kills: int) -> None
         open_legs = connection.scalar(select(func.count()).select_from(tables.legs).where(c.status != "DONE"))
     if open_legs:
         shot.findings.append(f"{open_legs} legs are not DONE")
-

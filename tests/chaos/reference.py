@@ -22,7 +22,7 @@ from axme_celery import current_intent, current_step, step, wait_for_agent, wait
 from axme_celery.errors import StepInterrupted, ToolFailed, WaitTimedOut
 from axme_celery.leg import required
 
-from . import pipelines
+from . import links
 from .witness import digest, note
 
 #: The user's own table. No unique key: a booking made twice is to be seen.
@@ -262,12 +262,12 @@ class Tasks:
 
         self.family = axme.task(name=FAMILY, max_attempts=100)(family)
         #: An ordinary task: a pipeline's legs need not be durable tasks.
-        self.link = axme.app.task(name=pipelines.LINK, shared=False)(pipelines.link)
+        self.link = axme.app.task(name=links.LINK, shared=False)(links.link)
 
     def work(self, kind: str, name: str, *, rest_seconds: float = 2.0, human: dict[str, Any] | None = None) -> Any:
         """The signature to submit. human: arguments of its human wait, as a timeout."""
         if kind == "reference":
             return self.reference.s(name, rest_seconds, human or {})
         if kind == "pipeline":
-            return pipelines.canvas(self.link)
+            return links.canvas(self.link)
         return getattr(self, kind).s(name)

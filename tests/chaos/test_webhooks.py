@@ -33,5 +33,12 @@ def test_what_is_lost_changed_or_unsigned_is_found(tmp_path):
     rt.ledger.close()
 
     said = "\n".join(figures.findings)
-    for wrong in ("never received", "never told", "different bodies", "the ledger says", "did not verify", "never hangs"):
+    for wrong in (
+        "never received",
+        "never told",
+        "different bodies",
+        "the ledger says",
+        "did not verify",
+        "never hangs",
+    ):
         assert wrong in said, said

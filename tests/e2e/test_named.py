@@ -14,7 +14,8 @@ NAMED = {"axme_tasks": ["e2e.bound", "e2e.calls", "e2e.written", "e2e.joined", "
 
 
 @pytest.mark.parametrize(
-    ("pool", "concurrency", "ledger"), [("prefork", 2, "postgres"), ("threads", 4, "sqlite"), ("gevent", 10, "postgres")]
+    ("pool", "concurrency", "ledger"),
+    [("prefork", 2, "postgres"), ("threads", 4, "sqlite"), ("gevent", 10, "postgres")],
 )
 def test_named_tasks_are_intents_on_every_pool(open_stage, pool, concurrency, ledger):
     """Called by hand, as links, as a chord's body, and by beat: each is kept, and runs once."""

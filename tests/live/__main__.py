@@ -97,7 +97,9 @@ def crowd(house: House, folder: Path) -> str:
     alone = [approve(house, intent.waits()[0].id, key) for intent in intents[:40]]
     watched = intents[40:]
     paths = [f"/live/intents/{watched[n % len(watched)].id}" for n in range(CLIENTS // 2)]
-    paths += [f"/live/intents/{watched[0].id}"] * (CLIENTS // 4) + ["/live/inbox"] * (CLIENTS - len(paths) - CLIENTS // 4)
+    paths += [f"/live/intents/{watched[0].id}"] * (CLIENTS // 4) + ["/live/inbox"] * (
+        CLIENTS - len(paths) - CLIENTS // 4
+    )
     # One person's streams have a cap of their own: these are many people.
     looking = Crowd(house.port, [house.key(f"person-{n}", "viewer") for n in range(CLIENTS // 8)], paths)
     looking.start()

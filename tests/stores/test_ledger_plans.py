@@ -55,7 +55,9 @@ def ends(ledger: SqlLedger, leg: Leg) -> Change:
     ledger.commit(claim(ledger, leg.id))
     record = recorded(ledger, leg.id)
     (written,) = ledger.commit(
-        lifecycle.complete(record.intent, record.leg, str(leg.position), guard_at=None, token=uuid7(), on=occasion(ledger))
+        lifecycle.complete(
+            record.intent, record.leg, str(leg.position), guard_at=None, token=uuid7(), on=occasion(ledger)
+        )
     )
     return written
 

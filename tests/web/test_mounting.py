@@ -91,7 +91,7 @@ def test_as_a_blueprint_of_a_flask_application(stage):
 
 def test_under_a_path_of_a_django_application(stage):
     """As wsgi.py does it; Django's own pages go on."""
-    django = pytest.importorskip("django")
+    import django
     from django.conf import settings
     from django.core.handlers.wsgi import WSGIHandler
     from django.http import HttpResponse
@@ -115,8 +115,9 @@ def test_under_a_path_of_a_django_application(stage):
 
 def test_under_a_path_of_a_fastapi_application(stage):
     """Through a2wsgi; its own routes go on."""
-    fastapi = pytest.importorskip("fastapi")
-    a2wsgi = pytest.importorskip("a2wsgi")
+    import a2wsgi
+    import fastapi
+
     host = fastapi.FastAPI()
     host.get("/")(lambda: {"who": "the host"})
     door = create_app(stage.axme, actor=by_header, secret_key=SECRET)

@@ -86,7 +86,12 @@ def test_over_https_cookies_are_for_this_host_and_https_only(web):
     answer = web.test_client().get("/sign-in", headers=PAGE, base_url="https://intents.example")
 
     (cookie,) = answer.headers.getlist("Set-Cookie")
-    assert cookie.startswith("__Host-axme=") and "Secure" in cookie and "Path=/;" in f"{cookie};" and "Domain" not in cookie
+    assert (
+        cookie.startswith("__Host-axme=")
+        and "Secure" in cookie
+        and "Path=/;" in f"{cookie};"
+        and "Domain" not in cookie
+    )
     assert "max-age" in answer.headers["Strict-Transport-Security"]
 
 
@@ -199,7 +204,9 @@ def test_a_forged_cookie_is_nobodys(stage, web, sign_in):
     assert client.get("/intents", headers=PAGE).status_code == 302
 
     with web.test_request_context():
-        good = web.session_interface.get_signing_serializer(web).dumps({"axme": {"key": key.id, "since": now, "seen": now}})
+        good = web.session_interface.get_signing_serializer(web).dumps(
+            {"axme": {"key": key.id, "since": now, "seen": now}}
+        )
     client.set_cookie("axme", good)
     assert client.get("/intents", headers=PAGE).status_code == 200, "the control"
     client.set_cookie("axme", good[:-3] + "abc")

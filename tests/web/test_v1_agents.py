@@ -107,6 +107,16 @@ def test_a_listener_that_hangs_up_before_its_time_gives_back(web, api, create, m
     assert (told["seq"], told["delivery_attempt"]) == (2, 1)
 
 
+def test_a_listeners_hands_are_full_at_some_point(api, create):
+    """It is handed more once it has finished something."""
+    for _ in range(3):
+        create()
+    (told,) = frames(listen(api, query={"max_in_flight": 1}).text)
+    api("POST", f"/intents/{told['intent_id']}/resume", json={"action": "complete"}, **LISTENER)
+    assert [t["seq"] for t in frames(listen(api, query={"since": 1, "max_in_flight": 5}).text)] == [2, 3]
+    assert listen(api, query={"max_in_flight": 0}).status_code == 422
+
+
 def test_polling_hands_out_the_same(api, create):
     """For agents that hold no connection."""
     first, second = create(), create()

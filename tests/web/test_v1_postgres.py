@@ -18,7 +18,9 @@ def stage(app, postgres_url):
 
 def test_intents_threads_tasks_and_mailboxes(api, create, stage):
     """Every list with every filter it has."""
-    asked = create(human_task={"title": "?", "assignees": ["ana"]}, to_agent="agent://nobody", reply_to="agent://acme/me")
+    asked = create(
+        human_task={"title": "?", "assignees": ["ana"]}, to_agent="agent://nobody", reply_to="agent://acme/me"
+    )
     sent = create(owner="acme", who="acme-app", role="operator")
     stage.pass_time("1s")
     ana = {"who": "ana", "role": "approver"}

@@ -89,7 +89,9 @@ def _decide(
     except WaitClosed:
         return _page(_record(wait_id, actor), actor, link=link, typed=comment, late=True), 409
     except NotAllowed as refused:
-        return _page(_record(wait_id, actor), actor, link=link, form=asked, typed=comment, notice=("bad", str(refused))), 403
+        return _page(
+            _record(wait_id, actor), actor, link=link, form=asked, typed=comment, notice=("bad", str(refused))
+        ), 403
     except BadInput as refused:
         return _page(record, actor, link=link, form=asked, typed=comment, notice=("bad", str(refused))), 422
     return _back(wait_id, by_link=link is not None)
@@ -338,4 +340,3 @@ def _said(event: Event) -> str:
     }.get(event.type, event.type.removeprefix("intent.").replace("_", " "))
     said = details.get("comment") or details.get("reason")
     return f"{words}: “{said}”" if said else words
-

@@ -17,7 +17,8 @@ from . import blueprint, timeline
 from .paging import LINES, cut, filters, place
 from .shown import address_with, page, part_wanted, reason_given, shown, visible
 
-#: Steps and events on one page; the command line and the exports have them all.
+#: Legs, steps and events on one page; the command line and the exports have them all.
+MOST_LEGS = 200
 MOST_STEPS = 200
 MOST_EVENTS = 300
 
@@ -52,7 +53,8 @@ def intent(intent_id: str) -> Any:
     actor = need()
     found = visible_intent(intent_id, actor)
     ledger = house().rt.ledger
-    legs, steps, waits = ledger.legs(found.id), ledger.checkpoints(found.id), ledger.waits(found.id)
+    legs = ledger.legs(found.id, MOST_LEGS + 1)
+    steps, waits = ledger.checkpoints(found.id), ledger.waits(found.id)
     events = ledger.events(found.id, max(0, found.seq - MOST_EVENTS), MOST_EVENTS)
     now = ledger.now()
     scale = "even" if request.args.get("scale") == "even" else "folded"

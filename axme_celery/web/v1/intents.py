@@ -241,7 +241,12 @@ def resolve_intent(intent_id: str) -> JsonDict:
         ended = agents.complete(rt, intent_id, error=error_of(error, reason), by=actor.id, expected_generation=expected)
     else:
         ended = agents.complete(
-            rt, intent_id, result={} if result is None else result, by=actor.id, expected_generation=expected
+            rt,
+            intent_id,
+            result={} if result is None else result,
+            by=actor.id,
+            holder=actor.agent or actor.id,
+            expected_generation=expected,
         )
     return ended_reply(ended)
 

@@ -86,14 +86,19 @@ def _ended(
     actor: Actor, intent: Intent, given: JsonDict, reason: str | None, *, failed: bool, expected: int | None
 ) -> Intent:
     rest = {k: v for k, v in given.items() if k not in _CONTROLS}
-    rt = house().rt
+    rt, holder = house().rt, actor.agent or actor.id
     if not failed:
-        return agents.complete(rt, intent.id, result=rest, by=actor.id, expected_generation=expected)
+        return agents.complete(rt, intent.id, result=rest, by=actor.id, holder=holder, expected_generation=expected)
     error = rest.pop("error", None)
     described = error if isinstance(error, dict) else {"message": error} if isinstance(error, str) else {}
     extra = {"details": rest} if rest else {}
     return agents.complete(
-        rt, intent.id, error=error_of({**extra, **described}, reason), by=actor.id, expected_generation=expected
+        rt,
+        intent.id,
+        error=error_of({**extra, **described}, reason),
+        by=actor.id,
+        holder=holder,
+        expected_generation=expected,
     )
 
 

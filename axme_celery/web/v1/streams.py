@@ -35,8 +35,10 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 2.0
 #: Where there is no room to hold a stream open it is answered after so long, so that nobody comes back at full speed.
 PAUSE_SECONDS = 1.0
-#: So many intents are handed out at once.
+#: So many intents a listener has in its hands at once, unless it asks for more or fewer.
 AT_ONCE = 20
+#: With its hands full, what it has is looked at so often, to hand it more.
+FULL_SECONDS = 0.25
 _BEAT = ": still here\n\n"
 
 
@@ -84,35 +86,57 @@ def stream_agent(agent: str) -> Response:
     needs_voice(actor, where)
     since, seconds = _since(), query_int("wait_seconds", 15, least=1, most=60)
     statuses, lease = wanted(), lease_seconds(here)
+    most = query_int("max_in_flight", AT_ONCE, least=1, most=100)
     agents.listening(here.rt, where, actor.owner)
     by, environ = actor.agent or actor.id, request.environ
 
     def frames(held: bool) -> Iterator[str]:
-        at, mine = since, list[HandOut]()
-        finished = False
+        at, hands, finished = since, _Hands(here, most), False
+        window = seconds if held else 0.01
         try:
             yield _BEAT
-            for is_due in here.live.mailbox(where, seconds=seconds if held else 0.01, beat_seconds=BEAT_SECONDS):
+            for is_due in here.live.mailbox(where, seconds=window, beat_seconds=hands.beat_seconds):
                 if hung_up(environ):
                     return
-                while is_due:
+                was_full = hands.full
+                while (is_due or was_full) and (room := hands.room()):
                     handed, at = agents.take(
-                        here.rt, where, since=at, by=by, owner=owner_of(actor, where), statuses=statuses, limit=AT_ONCE,
+                        here.rt, where, since=at, by=by, owner=owner_of(actor, where), statuses=statuses, limit=room,
                         lease_seconds=lease,
                     )  # fmt: skip
-                    mine += handed
+                    hands.kept += handed
                     for one in handed:
                         yield _frame(one.offer.seq, "intent.delivered", wire.text_of(delivered(one)))
-                    is_due = len(handed) > 0
+                    is_due, was_full = bool(handed), False
                 yield _BEAT
             yield _end(at)
             finished = True
         finally:
             if not finished:
                 # The line was cut before its time: whoever was at the other end is gone.
-                _give_back(here, mine)
+                _give_back(here, hands.kept)
 
     return _streamed(here, actor, frames)
+
+
+class _Hands:
+    """What a listener was handed on one stream and has not finished."""
+
+    def __init__(self, here: House, most: int) -> None:
+        self._here, self._most = here, most
+        self.kept: list[HandOut] = []
+        self.full = False
+
+    def room(self) -> int:
+        """How many more it may be handed now."""
+        if len(self.kept) >= self._most:
+            self.kept = agents.in_hand(self._here.rt, self.kept)
+        self.full = len(self.kept) >= self._most
+        return self._most - len(self.kept)
+
+    def beat_seconds(self) -> float:
+        """How soon to look again."""
+        return FULL_SECONDS if self.full else BEAT_SECONDS
 
 
 @blueprint.get("/agents/<path:agent>/intents", merge_slashes=False)

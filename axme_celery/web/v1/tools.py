@@ -48,7 +48,12 @@ def report_job(tool: str, job_id: str) -> JsonDict:
         answer.complete_tool(rt, tool, job_id, error=error if error is not None else {"message": "failed"})
     else:
         answer.complete_tool(rt, tool, job_id, given.get("result"))
-    return {"ok": True, "tool": tool, "job_id": job_id, "status": {_DONE: "completed", _FAILED: "failed"}.get(kind, kind)}
+    return {
+        "ok": True,
+        "tool": tool,
+        "job_id": job_id,
+        "status": {_DONE: "completed", _FAILED: "failed"}.get(kind, kind),
+    }
 
 
 def _let_in(tool: str, job_id: str) -> None:
