@@ -113,7 +113,7 @@ def test_a_page_runs_no_inline_script_even_if_one_got_in(person):
         "const s = document.createElement('div'); s.innerHTML = '<img src=/static/mark.svg onload=hit()>';"
         "document.body.append(s)"
     )
-    page.wait_for_function("document.querySelector('img[onload]').complete")
+    page.locator("img[onload]").evaluate("image => image.decode()")
 
     assert page.evaluate("window.hits") == 0
     assert [error for error in person.errors if "Content Security Policy" in error]

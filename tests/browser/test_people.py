@@ -157,6 +157,8 @@ def test_an_answer_in_the_moment_of_the_timeout_is_told_what_won(stage, person, 
 
 def test_an_inbox_fills_while_one_looks_on(stage, person, ask):
     """The list and the number in the title, without a reload."""
+    from playwright.sync_api import expect
+
     page = person("ana")
     page.goto("/inbox")
     assert page.get_by_text("Nothing is asked of you").is_visible()
@@ -164,7 +166,7 @@ def test_an_inbox_fills_while_one_looks_on(stage, person, ask):
     ask(title="Something new?")
 
     page.get_by_role("link", name="Something new?").wait_for()
-    page.wait_for_function("document.title === '(1) Inbox'")
+    expect(page).to_have_title("(1) Inbox")
 
 
 def test_without_a_stream_a_page_looks_every_few_seconds(stage, person, ask):
@@ -179,6 +181,23 @@ def test_without_a_stream_a_page_looks_every_few_seconds(stage, person, ask):
     stage.answer(wait, "approved", by="bo")
 
     assert outcome(page) == "Approved by bo"
+
+
+def test_progress_moves_while_one_looks_on(stage, person):
+    """Nobody announces it: the page of running work looks every few seconds."""
+    page = person("ana", role="viewer")
+    work = stage.axme.submit(stage.axme.app.tasks["shop.export"].s("2026-11"))
+    stage.run()
+    leg = work.legs()[0]
+    stage.axme.runtime.tracker.put_progress(leg.id, 1, 8, "page 1")
+    page.goto(f"/intents/{work.id}")
+    assert page.locator("progress").get_attribute("value") in ("1", "1.0")
+    # Waiting, it is not looked at; it is its status that says so.
+    page.evaluate("document.getElementById('wait-state').setAttribute('data-busy', '')")
+
+    stage.axme.runtime.tracker.put_progress(leg.id, 5, 8, "page 5")
+
+    page.locator("progress[value^='5']").wait_for()
 
 
 def test_everything_works_without_javascript(stage, person, ask):

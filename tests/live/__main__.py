@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -147,4 +148,6 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    # Ended from outside, it leaves no process behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     main(sys.argv[1:])

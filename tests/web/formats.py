@@ -13,6 +13,8 @@ _ID = "00000000-0000-7000-8000-000000000000"
 FORMATS = {
     # One printable line.
     "line": _LINE,
+    # Text of any lines that says something.
+    "words": _LINE,
     "intent-type": st.builds("intent.{}.v{}".format, _WORD, st.integers(1, 99)),
     "agent-address": st.builds(
         "agent://{}/{}/{}".format, *[st.from_regex(r"[a-z0-9][a-z0-9-]{0,8}", fullmatch=True)] * 3

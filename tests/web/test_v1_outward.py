@@ -112,6 +112,14 @@ def test_a_secret_is_rotated_and_a_disabled_subscription_enabled(api, create, st
     assert api("POST", f"/deliveries/{dead['delivery_id']}/replay").status_code == 200
 
 
+def test_one_that_has_ended_is_not_changed_any_more(api, subscribe):
+    path = f"/webhooks/subscriptions/{subscribe()['subscription_id']}"
+    api("DELETE", path)
+
+    for verb in ("enable", "rotate"):
+        assert api("POST", f"{path}/{verb}").status_code == 409
+
+
 def test_an_event_of_ones_own_is_told_and_replayed(api, subscribe):
     subscribe(event_types=["inbox.reply_received"])
     sent = {"event_type": "inbox.reply_received", "source": "crm", "payload": {"text": "hi"}}

@@ -119,12 +119,13 @@
     addEventListener("pagehide", disconnect);
   }
 
-  // Lists that nobody announces anything of are looked at now and then.
+  // Lists, and how far running work has come, nobody announces: they are looked at now and then.
   const slow = document.querySelector("[data-poll]");
   if (slow) {
     setInterval(() => {
+      const when = slow.dataset.pollWhen;
       const busy = slow.contains(document.activeElement) && document.activeElement !== document.body;
-      if (!document.hidden && !busy) refresh();
+      if (!document.hidden && !busy && (!when || document.querySelector(when))) refresh();
     }, Number(slow.dataset.poll) * 1000);
   }
 

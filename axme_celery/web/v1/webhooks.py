@@ -12,6 +12,7 @@ from ...errors import BadInput
 from ...hooks import HookEvent, HookStatus, Parcel, Subscription
 from ...model import JsonDict
 from ...webhook import hint
+from ...who import Actor
 from ..house import house
 from . import blueprint, routing
 from .problems import Problem
@@ -72,6 +73,7 @@ def delete_subscription(subscription_id: str) -> JsonDict:
 def rotate_secret(subscription_id: str) -> JsonDict:
     """Give it a new secret; for a while deliveries are signed with both."""
     actor, fields = need(Role.APPROVER), Fields(body())
+    _must_live(subscription_id, actor)
     overlap = fields.integer("overlap_seconds", least=0, most=30 * 86400)
     turned = subscriptions.rotate(
         house().rt, subscription_id, owner=actor.owner, secret=fields.line("secret", longest=128),
@@ -85,10 +87,17 @@ def rotate_secret(subscription_id: str) -> JsonDict:
 def enable_subscription(subscription_id: str) -> JsonDict:
     """Send to it again after it was disabled."""
     actor = need(Role.APPROVER)
+    _must_live(subscription_id, actor)
     return {
         "ok": True,
         "subscription": _subscription(subscriptions.enable(house().rt, subscription_id, owner=actor.owner)),
     }
+
+
+def _must_live(subscription_id: str, actor: Actor) -> None:
+    """Raises NotFound, or Problem 409 where it has ended."""
+    if subscriptions.subscription(house().rt, subscription_id, owner=actor.owner).revoked_at is not None:
+        raise Problem(409, "subscription_inactive", "this subscription has ended; subscribe its URL again")
 
 
 @blueprint.post("/webhooks/events")
