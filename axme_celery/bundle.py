@@ -24,9 +24,12 @@ from .texts import assignees, line
 #: Steps of one scenario.
 MOST_STEPS = 100
 #: Task types of AXP that are no kinds of their own here, and whose outcomes they have.
-TASK_TYPES = {
+ALIKE = {
     "provide_data": "form", "attach_file": "manual_action", "validate_real_world": "confirmation",
     "validate_output": "review", "delegation": "assignment", "reroute": "assignment", "escalate": "approval",
+}  # fmt: skip
+TASK_TYPES = {
+    **ALIKE,
     **{
         each: each
         for each in (

@@ -80,9 +80,7 @@ def pass_join(rt: Runtime, join_id: str) -> int:
             turns: list[lifecycle.Turn] = []
             if join.followers:
                 parent_id = rt.ledger.last_member(join_id)
-                turns = begin.turns(
-                    rt, intent, join_id, found[0], parent_id=parent_id, limit=begin.BATCH + 1, on=on
-                )
+                turns = begin.turns(rt, intent, join_id, found[0], parent_id=parent_id, limit=begin.BATCH + 1, on=on)
             more = len(turns) > begin.BATCH
             turns = turns[: begin.BATCH]
             busy = any(turn.wait is not None for turn in turns) and rt.ledger.is_busy(intent.id, [join_id])

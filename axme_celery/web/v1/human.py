@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ...asking import OUTCOMES, question
+from ...bundle import ALIKE
 from ...errors import BadInput
 from ...model import JsonDict, Wait
 from ...submit import Gate
@@ -13,11 +14,6 @@ from ...who import Actor
 from ..house import house
 from .requests import Fields
 
-#: Task types of the published schema that are no kinds of their own here: whose outcomes they have.
-_LIKE = {
-    "provide_data": "form", "attach_file": "manual_action", "validate_real_world": "confirmation",
-    "validate_output": "review", "delegation": "assignment", "reroute": "assignment", "escalate": "approval",
-}  # fmt: skip
 _YES = frozenset({"approved", "confirmed", "override_approved", "assigned", "submitted", "provided", "completed"})
 _NO = frozenset({"rejected", "denied", "declined", "failed", "changes_requested", "override_rejected"})
 _OUTCOME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_ -]{0,63}")
@@ -31,9 +27,9 @@ def gate(actor: Actor, kind: str, given: JsonDict, terms: JsonDict, *, known: bo
     """
     fields = Fields(given, "human_task.")
     task_type = fields.line("task_type", longest=64) or "approval"
-    like = _LIKE.get(task_type, task_type)
+    like = ALIKE.get(task_type, task_type)
     if like not in OUTCOMES:
-        raise BadInput(f"human_task.task_type is one of {', '.join([*OUTCOMES, *_LIKE])}")
+        raise BadInput(f"human_task.task_type is one of {', '.join([*OUTCOMES, *ALIKE])}")
     outcomes = fields.lines("allowed_outcomes", longest=64) or list(OUTCOMES[like])
     if len(set(outcomes)) != len(outcomes) or not all(_OUTCOME.fullmatch(each) for each in outcomes):
         raise BadInput("human_task.allowed_outcomes are different words of letters, digits, _ and -")
