@@ -50,11 +50,10 @@ class NotSignedIn(Exception):
 
 @dataclass(frozen=True)
 class Person:
-    """Who the provider says it is, and where they were going."""
+    """Who the provider says it is."""
 
     id: str
     groups: tuple[str, ...]
-    after: str
 
 
 class Provider:
@@ -63,13 +62,15 @@ class Provider:
     def __init__(self, settings: Settings) -> None:
         """Asks the provider nothing. Raises BadSetting when the extra is not installed."""
         try:
-            import authlib.integrations.flask_client  # noqa: F401
+            from authlib.integrations.flask_client import FlaskIntegration
         except ImportError as missing:
             raise BadSetting(
                 f"axme_oidc_issuer needs more than the core ({missing}): pip install 'axme-celery[oidc]'"
             ) from missing
         self._settings = settings
         self._issuer = settings.oidc_issuer or ""
+        #: Keeps what was begun in the session, each under its state.
+        self._begun = FlaskIntegration(_NAME)
         self._found: tuple[float, dict[str, Any]] | None = None
 
     def begin(self, session: Any, back: str, after: str) -> str:
@@ -82,24 +83,28 @@ class Provider:
             begun = client.create_authorization_url(back)
             kept = {name: begun[name] for name in ("nonce", "code_verifier")}
             _make_room(session)
-            client.framework.set_state_data(session, begun["state"], {**kept, "redirect_uri": back, "after": after})
+            self._begun.set_state_data(session, begun["state"], {**kept, "redirect_uri": back, "after": after})
             return str(begun["url"])
 
-    def finish(self, session: Any, request: Request) -> Person:
-        """Who came back, once the provider has vouched for them. Raises NotSignedIn."""
+    def begun(self, session: Any, request: Request) -> dict[str, str]:
+        """What was begun in this browser and is now come back from; once. Raises NotSignedIn."""
         state = request.args.get("state", "")
+        found = self._begun.get_state_data(session, state)
+        self._begun.clear_state_data(session, state)
+        if not isinstance(found, dict):
+            raise NotSignedIn("This sign-in was not begun in this browser, or too long ago. Begin again.")
+        return found
+
+    def finish(self, begun: dict[str, str], request: Request) -> Person:
+        """Who came back, once the provider has vouched for them. Raises NotSignedIn."""
         with _refusals():
-            client = self._client()
-            begun = client.framework.get_state_data(session, state)
-            if not isinstance(begun, dict):
-                raise NotSignedIn("This sign-in was not begun in this browser, or too long ago. Begin again.")
-            client.framework.clear_state_data(session, state)
             if request.args.get("iss", self._issuer) != self._issuer:
                 raise NotSignedIn("The answer came from another provider than the one that was asked. Begin again.")
             if "error" in request.args:
                 raise _refused_by_provider(request.args["error"])
             if not request.args.get("code"):
                 raise NotSignedIn("Your provider sent no code to go on with. Begin again.")
+            client = self._client()
             token = client.fetch_access_token(
                 code=request.args["code"], redirect_uri=begun["redirect_uri"], code_verifier=begun["code_verifier"]
             )
@@ -116,11 +121,11 @@ class Provider:
             )
             if claims.get("nonce") != begun["nonce"]:  # whatever the library makes of "nonce_supported"
                 raise NotSignedIn("Your provider's answer is not to what was asked. Begin again.")
-            return self._person(self._with_userinfo(client, token, claims), str(begun["after"]))
+            return self._person(self._with_userinfo(client, token, claims))
 
     def _client(self) -> Any:
         """Authlib's client, with what the provider says of itself. Raises what ``requests`` does, and NotSignedIn."""
-        from authlib.integrations.flask_client import FlaskIntegration, FlaskOAuth2App
+        from authlib.integrations.flask_client import FlaskOAuth2App
 
         metadata = self._metadata()
         algorithms = [each for each in metadata["algorithms"] if each in ALGORITHMS] or ["RS256"]
@@ -129,7 +134,7 @@ class Provider:
         if self._settings.oidc_groups_claim in scopes:
             wanted.append(self._settings.oidc_groups_claim)
         return FlaskOAuth2App(
-            FlaskIntegration(_NAME),
+            self._begun,
             name=_NAME,
             client_id=self._settings.oidc_client_id,
             client_secret=self._settings.oidc_client_secret,
@@ -182,7 +187,7 @@ class Provider:
             raise NotSignedIn("Your provider's answers are about different people.")
         return {**said, **claims}
 
-    def _person(self, claims: Mapping[str, Any], after: str) -> Person:
+    def _person(self, claims: Mapping[str, Any]) -> Person:
         claim = self._settings.oidc_id_claim
         name = claims.get(claim)
         if name is None:
@@ -195,7 +200,7 @@ class Provider:
         if not isinstance(groups, list):
             raise NotSignedIn(f"Your provider's claim {self._settings.oidc_groups_claim!r} is no list of groups.")
         try:
-            return Person(line(name, f"the claim {claim!r}"), tuple(line(each, "a group") for each in groups), after)
+            return Person(line(name, f"the claim {claim!r}"), tuple(line(each, "a group") for each in groups))
         except BadInput as odd:
             raise NotSignedIn(f"Your provider sent what cannot be a name: {odd}.") from None
 

@@ -121,6 +121,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self._say(200, KeySet(provider.keys).as_dict(private=False))
             case "/userinfo" if self.headers["Authorization"] == "Bearer opaque":
                 self._say(200, provider.userinfo)
+            case path if path.startswith("/authorize?"):
+                provider.asked.append("/authorize")
+                self.send_response(302)
+                self.send_header("Location", provider.agree(provider.issuer + path))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
             case _:
                 self._say(404, {})
 

@@ -116,7 +116,7 @@ def test_a_deep_link_survives(web, provider):
     client = web.test_client()
     asked = client.get("/intents?status=WAITING", headers=PAGE)
     page = client.get(asked.location, headers=PAGE).text
-    button = page.partition('role="button" href="')[2].partition('"')[0].replace("&amp;", "&")
+    button = page.partition('class="go" href="')[2].partition('"')[0].replace("&amp;", "&")
 
     back = enter(client, provider, button)
 
@@ -292,11 +292,13 @@ def test_a_code_is_good_once(web, provider):
 def test_a_person_whom_the_provider_refuses_is_told_so(web, provider, error, status, words):
     """In our words: what is in an address is anybody's."""
     client = web.test_client()
-    state = parse_qs(urlsplit(client.get("/sign-in/account", headers=PAGE).location).query)["state"][0]
+    away = client.get("/sign-in/account?next=/intents", headers=PAGE)
+    state = parse_qs(urlsplit(away.location).query)["state"][0]
 
     back = client.get("/sign-in/return", query_string={"state": state, "error": error}, headers=PAGE)
 
     assert back.status_code == status and words in back.text and "alert(1)" not in back.text
+    assert 'href="/sign-in/account?next=/intents"' in back.text, "trying again leads to where they were going"
 
 
 def test_an_answer_of_another_provider_is_refused(web, provider):

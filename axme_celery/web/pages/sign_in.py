@@ -55,15 +55,17 @@ def to_provider() -> Response | tuple[str, int]:
 @blueprint.get("/sign-in/return")
 def from_provider() -> Response | tuple[str, int]:
     """Back from the provider, with a code that only it can have given, for what was begun in this browser."""
-    here = house()
+    here, provider, after = house(), _provider(), ""
     try:
-        person = _provider().finish(session, request)
+        begun = provider.begun(session, request)
+        after = local(begun["after"], "")
+        person = provider.finish(begun, request)
         here.resolver.open_session_of(here.rt, session, person.id, person.groups)
     except NotSignedIn as refused:
-        return _not_signed_in(refused.words, refused.status)
+        return _not_signed_in(refused.words, refused.status, after)
     except BadInput as odd:
-        return _not_signed_in(f"What your provider says of you does not fit: {odd}.", 403)
-    return redirect(local(person.after, url_for("axme.pages.home")), 302)
+        return _not_signed_in(f"What your provider says of you does not fit: {odd}.", 403, after)
+    return redirect(after or url_for("axme.pages.home"), 302)
 
 
 def _provider() -> Provider:
@@ -79,7 +81,7 @@ def _return_address() -> str:
     return f"{base}/sign-in/return" if base else url_for("axme.pages.from_provider", _external=True)
 
 
-def _not_signed_in(words: str, status: int, after: str = "") -> tuple[str, int]:
+def _not_signed_in(words: str, status: int, after: str) -> tuple[str, int]:
     return page("sign_in.html", link="", next=after, trouble=words), status
 
 
