@@ -107,7 +107,7 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.demo: INSTALL = -e '.[demo]'
-$(VENV)/.test: INSTALL = -e '.[web,gevent,metrics]' --group test
+$(VENV)/.test: INSTALL = -e '.[web,gevent,metrics,oidc]' --group test
 $(VENV)/.lint: INSTALL = -e '.[web]' --group lint
 $(VENV)/.bench: INSTALL = -e '.[web,metrics]' --group test --group bench
 

@@ -117,6 +117,19 @@ def _http_url(value: Any, key: str) -> str:
     return url
 
 
+def _issuer(value: Any, key: str) -> str:
+    url = _text(value, key).strip()
+    parts = urlsplit(_http_url(url, key))
+    if parts.query or parts.fragment or parts.username:
+        raise BadSetting(
+            f"{key} is more than an address; write it as the provider does: https://login.example.com/realm"
+        )
+    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise BadSetting(f"{key} must be https://: who people are is not taken from what anybody may have changed")
+    # As it is: whether it ends in a slash is the provider's to say, and its tokens say the same.
+    return url
+
+
 def _ledger_url(value: Any, key: str) -> str:
     url = _text(value, key).strip()
     scheme, found, rest = url.partition("://")
@@ -229,7 +242,7 @@ class Settings:
         doc="A canvas of more tasks than this is refused.")
     join_bytes: int = _setting(
         16 * 1024 * 1024, _count(1024, 1 << 30, "bytes"),
-        doc="Results that come together (of a group, for the body of a chord) may be this large as JSON; over it the "
+        doc="Results that come together (of a group, for the body of a chord) may be this many bytes of JSON; over it the "
             "intent fails, naming the place.")
     max_attempts: int = _setting(
         5, _count(1, 1000, "attempts"), doc="Runs of a leg that may die with their worker before it is a dead letter.")
@@ -260,6 +273,20 @@ class Settings:
         "X-Forwarded-User", _text, doc="The header in which such a proxy names the person.")
     proxy_groups_header: str = _setting(
         "X-Forwarded-Groups", _text, doc="The header in which it names their groups, with commas between.")
+    oidc_issuer: str | None = _setting(
+        None, _optional(_issuer),
+        doc="The OpenID provider whose accounts people sign in with, written exactly as it writes itself. Needs "
+        "axme-celery[oidc].")
+    oidc_client_id: str | None = _setting(
+        None, _optional(_text), doc="The id under which these pages are registered with that provider.")
+    oidc_client_secret: str | None = _setting(
+        None, _optional(_text), secret=True, doc="The secret that goes with it.")
+    oidc_id_claim: str = _setting(
+        "email", _text,
+        doc='The claim by which people are known here: "email" (refused unless the provider has verified it), "sub", or '
+        "another that people cannot change themselves.")
+    oidc_groups_claim: str = _setting(
+        "groups", _text, doc="The claim with the names of their groups; without it they have none.")
     hosts: tuple[str, ...] = _setting(
         (), _names("host names"),
         doc="Host names the pages answer to, besides that of axme_base_url and this machine's own.")
@@ -373,6 +400,10 @@ class Settings:
                 f"axme_lease_seconds is {words(self.lease_seconds)}, not longer than axme_tick_seconds "
                 f"({words(self.tick_seconds)}); leases are looked at once a tick: make it three ticks or more"
             )
+        oidc = ("oidc_issuer", "oidc_client_id", "oidc_client_secret")
+        missing = [f"axme_{name}" for name in oidc if getattr(self, name) is None]
+        if missing and len(missing) < len(oidc):
+            raise BadSetting(f"signing in with accounts needs {' and '.join(missing)} too; set all three, or none")
         for notifier, needed in (("email", ("email_host", "email_from")), ("webhook", ("notify_webhook_url",))):
             for name in needed:
                 if notifier in self.notifiers and getattr(self, name) is None:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from .errors import BadInput, NotFound
 from .ports import Runtime
 from .texts import line
-from .who import Key, Role
+from .who import SESSION_MARK, Key, Role
 
 #: How a secret begins, so that scanners and people recognise one that leaked.
 PREFIX = "axk_"
@@ -52,6 +52,18 @@ def create_link(
 ) -> tuple[Key, str]:
     """What a one-time link to sign in carries: it opens one session, which ends when this expires."""
     return _make(rt, LINK_PREFIX, name, role, groups, None, None, expires_seconds)
+
+
+def create_session(rt: Runtime, *, name: str, groups: Sequence[str], expires_seconds: float) -> Key:
+    """The record of a session of somebody whom another vouched for, an approver. It has no secret: nobody gets in with it
+    from elsewhere, and to revoke it ends the session. Records of sessions that are over are dropped.
+
+    Raises BadInput.
+    """
+    key = _record(rt, SESSION_MARK + secrets.token_hex(16), name, Role.APPROVER, groups, None, None, expires_seconds)
+    rt.ledger.drop_sessions(key.created_at)
+    rt.ledger.put_key(key)
+    return key
 
 
 def by_secret(rt: Runtime, secret: str) -> Key | None:
@@ -112,6 +124,22 @@ def _make(
     agent: str | None,
     expires_seconds: float | None,
 ) -> tuple[Key, str]:
+    secret = prefix + secrets.token_urlsafe(32)
+    key = _record(rt, _hash(secret), name, role, groups, owner, agent, expires_seconds)
+    rt.ledger.put_key(key)
+    return key, secret
+
+
+def _record(
+    rt: Runtime,
+    hash: str,
+    name: str,
+    role: Role | str,
+    groups: Sequence[str],
+    owner: str | None,
+    agent: str | None,
+    expires_seconds: float | None,
+) -> Key:
     line(name, "name")
     if str(role) not in list(Role):
         raise BadInput(f"role is {str(role)[:40]!r}; it is one of {', '.join(Role)}")
@@ -124,18 +152,16 @@ def _make(
             line(value, what)
     if expires_seconds is not None and expires_seconds <= 0:
         raise BadInput("a key must be good for longer than nothing")
-    now, secret = rt.ledger.now(), prefix + secrets.token_urlsafe(32)
-    key = Key(
-        id=rt.new_id(), name=name, hash=_hash(secret), role=Role(role), groups=tuple(dict.fromkeys(groups)),
+    now = rt.ledger.now()
+    return Key(
+        id=rt.new_id(), name=name, hash=hash, role=Role(role), groups=tuple(dict.fromkeys(groups)),
         owner=owner, agent=agent, created_at=now,
         expires_at=None if expires_seconds is None else now + timedelta(seconds=expires_seconds),
     )  # fmt: skip
-    rt.ledger.put_key(key)
-    return key, secret
 
 
 def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 
-__all__ = ["by_secret", "create", "create_link", "good", "listed", "redeem_link", "revoke"]
+__all__ = ["by_secret", "create", "create_link", "create_session", "good", "listed", "redeem_link", "revoke"]

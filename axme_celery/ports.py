@@ -228,6 +228,8 @@ class Ledger(Protocol):
         """Write down its use. ``unused``: only the first use counts; whether this was it."""
 
     def revoke_key(self, key_id: str, at: datetime) -> None: ...
+    def drop_sessions(self, before: datetime) -> None:
+        """Forget the records of sessions that ended before this."""
 
     def close(self) -> None: ...
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+#: How the "hash" of a session's record begins: it has no secret, and no hash of one looks like this.
+SESSION_MARK = "session "
+
 
 class Role(StrEnum):
     """How much somebody may do; each may do what those before it may."""
@@ -70,6 +73,11 @@ class Key:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
+
+    @property
+    def is_session(self) -> bool:
+        """Whether this is the record of a session that no key opened: there is no secret to show."""
+        return self.hash.startswith(SESSION_MARK)
 
     def is_good(self, now: datetime) -> bool:
         """Neither revoked nor run out."""

@@ -32,7 +32,7 @@ def web(ctx: click.Context, host: str, port: int, workers: int, threads: int | N
     """Serve the pages and the HTTP interface, with gunicorn, until stopped.
 
     It refuses to start without axme_secret_key, and on an address that others reach while nobody could sign in:
-    set axme_actor or axme_proxy_addresses, or make a key.
+    set axme_actor, axme_oidc_issuer or axme_proxy_addresses, or make a key.
     """
     axme = axme_of(ctx)
     check_address(axme, host, is_dev)
@@ -53,10 +53,14 @@ def check_address(axme: Axme, host: str, is_dev: bool) -> None:
     if is_dev:
         raise click.UsageError(f"--dev is for this machine only, and others reach {host}; use 127.0.0.1")
     settings = axme.settings
-    if not (settings.actor or settings.proxy_addresses) and not axme.runtime.ledger.keys():
+    if settings.actor or settings.proxy_addresses or settings.oidc_issuer:
+        return
+    known = axme.runtime.ledger.keys()
+    if all(key.is_session for key in known):
         raise click.UsageError(
-            f"others reach {host}, and nobody could sign in: set axme_actor (your own login) or axme_proxy_addresses "
-            f"(a proxy's), or make a key with: axme-celery keys create --name NAME --role admin"
+            f"others reach {host}, and nobody could sign in: set axme_actor (your own login), axme_oidc_issuer (your "
+            f"accounts) or axme_proxy_addresses (a proxy's), or make a key with: "
+            f"axme-celery keys create --name NAME --role admin"
         )
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import bindparam, select
 
-from ..who import Key
+from ..who import SESSION_MARK, Key
 from . import tables as t
 from .access import Access
 from .query import Query
@@ -57,6 +57,13 @@ class KeyShelf:
         sheet = Sheet(self._is_sqlite)
         sheet.update(t.keys, {"revoked_at": at}, {"id": key_id})
         self._access.write(sheet.write, durable=True)
+
+    def drop_sessions(self, before: datetime) -> None:
+        """Forget the records of sessions that ended before this."""
+        ended = t.keys.c.hash.startswith(SESSION_MARK, autoescape=True) & (t.keys.c.expires_at < before)
+        with self._access.transaction() as connection:
+            connection.execute(t.keys.delete().where(ended))
+            connection.commit()
 
     def _one(self, column: str, value: str) -> Key | None:
         query = _by(column, self._is_sqlite)

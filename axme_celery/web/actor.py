@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from importlib import import_module
@@ -39,7 +39,7 @@ class Resolver:
     @property
     def knows_somebody(self) -> bool:
         """Whether people can be known without a key."""
-        return self._host is not None or bool(self._proxies)
+        return self._host is not None or bool(self._proxies) or self._settings.oidc_issuer is not None
 
     def resolve(self, rt: Runtime, request: Request, session: Any) -> Actor | None:
         """The actor; None for nobody. A key that is shown and is no good is nobody, whatever else there is."""
@@ -57,7 +57,7 @@ class Resolver:
             said = self._from_proxy(request)
             if said is not None:
                 return self._raised(said)
-        return _from_session(rt, session)
+        return self._from_session(rt, session)
 
     def open_session(self, rt: Runtime, session: Any, secret: str) -> Actor | None:
         """Sign in with a key, or with a one-time link; None when it is no good."""
@@ -67,7 +67,45 @@ class Resolver:
         session.clear()
         now = rt.ledger.now().timestamp()
         session["axme"] = {"key": key.id, "since": now, "seen": now}
-        return _of_session(key)
+        return self._of_session(key)
+
+    def open_session_of(self, rt: Runtime, session: Any, name: str, groups: Sequence[str]) -> Actor:
+        """Sign in somebody whom the provider of ``axme_oidc_issuer`` vouched for. Raises BadInput."""
+        key = keys.create_session(rt, name=name, groups=groups, expires_seconds=SESSION_SECONDS)
+        session.clear()
+        now = key.created_at.timestamp()
+        session["axme"] = {"key": key.id, "since": now, "seen": now, "oidc": self._vouched}
+        return self._of_session(key)
+
+    def end_session(self, rt: Runtime, session: Any) -> None:
+        """Have a session that no key opened be good no longer, also where its cookie was copied to."""
+        kept = session.get("axme")
+        key = keys.good(rt, str(kept.get("key"))) if isinstance(kept, dict) else None
+        if key is not None and key.is_session:
+            keys.revoke(rt, key.id)
+
+    @property
+    def _vouched(self) -> list[str | None]:
+        return [self._settings.oidc_issuer, self._settings.oidc_client_id]
+
+    def _from_session(self, rt: Runtime, session: Any) -> Actor | None:
+        kept = session.get("axme")
+        if not isinstance(kept, dict):
+            return None
+        now = rt.ledger.now()
+        key = keys.good(rt, str(kept.get("key"))) if _is_fresh(kept, now) else None
+        if key is None or (key.is_session and kept.get("oidc") != self._vouched):
+            session.pop("axme", None)
+            return None
+        if now.timestamp() - float(kept["seen"]) > SEEN_SECONDS:
+            session["axme"] = {**kept, "seen": now.timestamp()}
+        return self._of_session(key)
+
+    def _of_session(self, key: Key) -> Actor:
+        # Not via "key": what a browser sends by itself needs the token against forged requests.
+        actor = replace(key.actor, via="session")
+        # A key has the role it was made with; of whom the provider vouched for, the house says so now.
+        return self._raised(actor) if key.is_session else actor
 
     def _from_proxy(self, request: Request) -> Actor | None:
         user = request.headers.get(self._settings.proxy_user_header, "").strip()
@@ -110,31 +148,9 @@ def _shown_key(request: Request) -> str | None:
     return secret.strip() if scheme.lower() == "bearer" and secret.strip().startswith(keys.PREFIX) else None
 
 
-def _from_session(rt: Runtime, session: Any) -> Actor | None:
-    kept = session.get("axme")
-    if not isinstance(kept, dict):
-        return None
-    now = rt.ledger.now()
-    if not _is_fresh(kept, now):
-        session.pop("axme", None)
-        return None
-    key = keys.good(rt, str(kept.get("key")))
-    if key is None:
-        session.pop("axme", None)
-        return None
-    if now.timestamp() - float(kept["seen"]) > SEEN_SECONDS:
-        session["axme"] = {**kept, "seen": now.timestamp()}
-    return _of_session(key)
-
-
 def _is_fresh(kept: dict[str, Any], now: datetime) -> bool:
     try:
         since, seen = (datetime.fromtimestamp(float(kept[name]), now.tzinfo) for name in ("since", "seen"))
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
         return False
     return now - since < timedelta(seconds=SESSION_SECONDS) and now - seen < timedelta(seconds=IDLE_SECONDS)
-
-
-def _of_session(key: Key) -> Actor:
-    # Not via "key": what a browser sends by itself needs the token against forged requests.
-    return replace(key.actor, via="session")

@@ -19,6 +19,7 @@ except ImportError as missing:  # Flask-WTF: the core does not bring it
 from .actor import Resolver, load_actor
 from .house import EXTENSION, House
 from .live import Hub
+from .oidc import Provider
 
 if TYPE_CHECKING:
     from ..extension import Axme
@@ -63,7 +64,8 @@ def make_blueprint(axme: Axme, actor: Callable[[Any], Actor | None] | None) -> B
     settings = axme.settings
     if actor is None and settings.actor:
         actor = load_actor(settings.actor)
-    here = House(axme, Resolver(settings, actor), Hub(lambda: axme.runtime, settings.live_clients))
+    oidc = Provider(settings) if settings.oidc_issuer else None
+    here = House(axme, Resolver(settings, actor), Hub(lambda: axme.runtime, settings.live_clients), oidc)
     door = Blueprint("axme", "axme_celery.web", static_folder="static", template_folder="templates")
     door.record(lambda state: _move_in(state.app, here))
     door.before_request(guard.before)

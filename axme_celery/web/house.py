@@ -12,6 +12,7 @@ from ..model import Intent
 from ..who import Actor, Role
 from .actor import Resolver
 from .live import Hub
+from .oidc import Provider
 
 if TYPE_CHECKING:
     from ..extension import Axme
@@ -28,6 +29,8 @@ class House:
     axme: Axme
     resolver: Resolver
     live: Hub
+    #: Whose accounts people sign in with, besides keys.
+    oidc: Provider | None = None
 
     @property
     def rt(self) -> Runtime:

@@ -58,6 +58,7 @@ def page(template: str, **given: Any) -> str:
         moment=moment,
         moment_of=lambda epoch: moment(datetime.fromtimestamp(epoch, UTC), how="at"),
         pages=PAGES,
+        has_accounts=here.oidc is not None,
         path=request.path,
         pretty=values.pretty,
         Role=Role,
