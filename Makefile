@@ -108,7 +108,7 @@ $(VENV)/.made:
 
 $(VENV)/.demo: INSTALL = -e '.[demo]'
 $(VENV)/.test: INSTALL = -e '.[web,gevent,metrics,oidc]' --group test
-$(VENV)/.lint: INSTALL = -e '.[web]' --group lint
+$(VENV)/.lint: INSTALL = -e '.[web,metrics,oidc,otel]' --group lint
 $(VENV)/.bench: INSTALL = -e '.[web,metrics]' --group test --group bench
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: pyproject.toml | $(VENV)/.made

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+
 import pytest
 from celery import Celery, chain
 from celery.contrib.testing.worker import start_worker
@@ -9,6 +12,16 @@ from celery.contrib.testing.worker import start_worker
 from axme_celery import Axme, step, wait_for_time
 
 pytestmark = pytest.mark.xdist_group("embedded")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A worker takes over the root logger of its process: what other tests log would be lost."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 def test_celerys_worker_for_tests_carries_named_and_durable_tasks(tmp_path):

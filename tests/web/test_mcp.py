@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import mcp
@@ -96,7 +97,9 @@ def test_the_official_client_submits_follows_answers_and_cancels(served):
             late = await client.call_tool("axme.intents_cancel", {"intent_id": intent_id})
             return names, asked, told, late
 
-    names, asked, told, late = asyncio.run(talk())
+    # In a thread of its own: a browser's driver may have left a loop in this one.
+    with ThreadPoolExecutor(1) as pool:
+        names, asked, told, late = pool.submit(asyncio.run, talk()).result(60)
 
     assert {"axme.intents_send", "axme.intents_follow", "axme.intents_list", "axme.inbox"} <= names
     assert [task["human_task"]["title"] for task in asked] == ["Publish 2026-10?"]
