@@ -296,9 +296,11 @@ def test_a_person_whom_the_provider_refuses_is_told_so(web, provider, error, sta
     state = parse_qs(urlsplit(away.location).query)["state"][0]
 
     back = client.get("/sign-in/return", query_string={"state": state, "error": error}, headers=PAGE)
+    again = client.get("/sign-in/return", query_string={"state": state, "code": "x"}, headers=PAGE)
 
     assert back.status_code == status and words in back.text and "alert(1)" not in back.text
     assert 'href="/sign-in/account?next=/intents"' in back.text, "trying again leads to where they were going"
+    assert again.status_code == 403 and "not begun" in again.text, "what was begun is come back from once"
 
 
 def test_an_answer_of_another_provider_is_refused(web, provider):
