@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from .handle import IntentHandle
 from .ports import Runtime
 
 
-class People:
+class People(ABC):
     """The part of ``Axme`` that is for people. Everywhere ``wait`` is a wait, its id, or the id of an intent with
     exactly one open human wait.
 
@@ -21,9 +22,9 @@ class People:
     """
 
     @property
+    @abstractmethod
     def runtime(self) -> Runtime:
         """What the verbs work with."""
-        raise NotImplementedError
 
     def answer(
         self,

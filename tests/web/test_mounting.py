@@ -76,10 +76,10 @@ def test_as_a_blueprint_of_a_flask_application(stage):
     host.add_url_rule("/", "home", lambda: f"the host {sorted(session)} {'axme_actor' in g}")
     host.add_url_rule("/own", "own", lambda: "posted", methods=["POST"])
     before = dict(host.config)
-    host.register_blueprint(blueprint(stage.axme, actor=by_header), url_prefix="/work/intents")
+    host.register_blueprint(blueprint(stage.axme, actor=by_header), url_prefix="/desk/intents")
     client = host.test_client()
 
-    use(client, stage, "/work/intents")
+    use(client, stage, "/desk/intents")
 
     assert dict(host.config) == before
     plain = client.get("/")

@@ -461,26 +461,26 @@ def test_every_answer_is_safe(web, provider):
 def test_it_works_under_a_path(stage, settle, provider):
     """Of an application, and as its blueprint, which leaves the host's session to it."""
     door = create_app(stage.axme, secret_key=OURS)
-    mounted = Client(DispatcherMiddleware(Flask("host").wsgi_app, {"/work": door.wsgi_app}))
+    mounted = Client(DispatcherMiddleware(Flask("host").wsgi_app, {"/desk": door.wsgi_app}))
     host = Flask("host")
     host.secret_key = OURS
-    host.register_blueprint(blueprint(stage.axme), url_prefix="/work")
+    host.register_blueprint(blueprint(stage.axme), url_prefix="/desk")
 
     for client in (mounted, host.test_client()):
-        away = client.get("/work/sign-in/account?next=/work/intents", headers=PAGE)
+        away = client.get("/desk/sign-in/account?next=/desk/intents", headers=PAGE)
         back = client.get(urlsplit(provider.agree(away.location))._replace(scheme="", netloc="").geturl(), headers=PAGE)
-        assert back.location == "/work/intents"
-        assert client.get("/work/intents", headers=PAGE).status_code == 200
+        assert back.location == "/desk/intents"
+        assert client.get("/desk/intents", headers=PAGE).status_code == 200
 
 
 def test_the_way_back_is_below_the_base_url(stage, settle, provider):
     """As it is registered with the provider, whatever a request says its host is."""
-    settle(base_url="https://intents.example/work")
+    settle(base_url="https://intents.example/desk")
     client = create_app(stage.axme, secret_key=OURS).test_client()
 
     away = client.get("/sign-in/account", headers=PAGE, base_url="https://intents.example")
 
-    assert parse_qs(urlsplit(away.location).query)["redirect_uri"] == ["https://intents.example/work/sign-in/return"]
+    assert parse_qs(urlsplit(away.location).query)["redirect_uri"] == ["https://intents.example/desk/sign-in/return"]
 
 
 def test_the_groups_are_asked_for_where_the_provider_has_a_scope_for_them(web, provider):
