@@ -156,11 +156,14 @@ class PrivateServer:
     def pause(self) -> None:
         """Hang it: connections are accepted by the kernel and nothing answers, until ``resume()``."""
         for process in self._family():
-            process.suspend()
+            # One of its processes may end by itself just now: PostgreSQL's come and go.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
 
     def resume(self) -> None:
         for process in self._family():
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
