@@ -238,6 +238,22 @@ def test_writers_get_along_where_transactions_are_serializable_by_default(serial
         ledger.commit(two)
 
 
+def test_a_change_is_as_isolated_as_it_needs_whatever_the_database_says(serializable: SqlLedger) -> None:
+    """READ COMMITTED, seen by the database at the commit itself: more would only have writers refused and tried again."""
+    with serializable.engines.durable.begin() as connection:
+        for statement in (
+            "CREATE TABLE seen (isolation text)",
+            "CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " INSERT INTO seen VALUES (current_setting('transaction_isolation')); RETURN NULL; END $$",
+            "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON axme_intents"
+            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION see()",
+        ):
+            connection.exec_driver_sql(statement)
+    submitted(serializable)
+    with serializable.engines.durable.connect() as connection:
+        assert list(connection.scalars(text("SELECT isolation FROM seen"))) == ["read committed"]
+
+
 def test_a_transaction_step_is_as_isolated_as_the_database_says(serializable: SqlLedger) -> None:
     """The caller's SQL may rely on it."""
     leg = running(serializable).leg
