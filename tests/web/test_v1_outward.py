@@ -80,6 +80,28 @@ def test_an_intents_events_go_out_and_are_listed_with_their_tries(api, create, s
     assert api("GET", "/deliveries-operations").json["counts"]["delivered"] >= 1
 
 
+def test_the_end_of_an_intent_is_the_same_bytes_by_webhook_stream_poll_and_inbox(api, create, stage, subscribe):
+    """One form for every door: whoever hears of it twice can tell that it is the same."""
+    subscribe()
+    stage.answer_webhook = lambda *_: Answer(status=200)
+    intent_id = create(reply_to="agent://acme/me")
+    ended = api("POST", f"/intents/{intent_id}/resolve", json={"status": "COMPLETED", "result": {"pages": 50}})
+    assert ended.status_code == 200, ended.text
+    stage.run()
+
+    stream = api("GET", f"/intents/{intent_id}/events/stream?wait_seconds=1").text
+    (frame,) = [each for each in stream.split("\n\n") if "event: intent.completed" in each]
+    line = next(each for each in frame.split("\n") if each.startswith("data: ")).removeprefix("data: ")
+    polled = api("GET", f"/intents/{intent_id}/events")
+    inbox = api("GET", f"/inbox/{intent_id}")
+    hooked = [body.split(b'"data":', 1)[1][:-1] for _, body, _ in stage.webhooks if b"intent.completed" in body]
+
+    assert json.loads(line)["details"]["result"] == {"pages": 50}
+    assert hooked == [line.encode()]
+    assert line in polled.text and polled.json["events"][-1] == json.loads(line)
+    assert line in inbox.text
+
+
 def test_deliveries_are_listed_page_by_page(api, create, subscribe):
     subscribe()
     for _ in range(3):
