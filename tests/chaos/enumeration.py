@@ -23,6 +23,8 @@ from .trial import Case, Lane, Outcome
 KINDS = ("reference", "family", "poison", "pipeline")
 #: How often each is taken for a random case.
 OFTEN = {"reference": 6, "family": 1, "poison": 1, "pipeline": 4}
+#: How often a lane says how far it is.
+PROGRESS_SECONDS = 60.0
 PLAIN = Variant()
 #: The other side of everything that may vary.
 OTHER = Variant(acks_late=True, twice=True, rival=True, eager=True)
@@ -120,6 +122,19 @@ def run(lane: Lane, number: int, of: int, *, scope: Scope, kills: int, seed: int
     """This lane's share, the ``number``-th ``of`` so many: of every case in scope, and of the kills."""
     figures, began = Figures(), time.monotonic()
     points = {}
+    told = began
+
+    def add(case: Case, *, must_hit: bool) -> None:
+        nonlocal told
+        figures.add(lane.run(case), must_hit=must_hit)
+        if time.monotonic() - told >= PROGRESS_SECONDS:
+            told = time.monotonic()
+            print(
+                f"  {lane.ledger}, lane {number + 1} of {of}: {figures.trials:,} trials, {figures.kills:,} of {kills:,} "
+                f"kills, {len(figures.failures)} with a finding, {told - began:.0f} s",
+                flush=True,
+            )
+
     for kind, variant in itertools.product(scope.kinds, scope.variants):
         calm = lane.run(Case(kind, lane.ledger, variant=variant, seed=seed))
         figures.add(calm, must_hit=True)
@@ -127,11 +142,11 @@ def run(lane: Lane, number: int, of: int, *, scope: Scope, kills: int, seed: int
         points[kind] = calm.points
         cases = [*point_cases(calm, scope), *stall_cases(calm, scope)]
         for case in cases[number::of]:
-            figures.add(lane.run(case), must_hit=True)
+            add(case, must_hit=True)
     for case in random_cases(lane.ledger, points, random.Random(f"{seed}:{number}")):
         if figures.kills >= kills:
             break
-        figures.add(lane.run(case), must_hit=False)
+        add(case, must_hit=False)
     figures.seconds = time.monotonic() - began
     return figures
 
