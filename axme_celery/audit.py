@@ -20,6 +20,8 @@ from .model import Event, Intent
 #: Where a chain starts.
 GENESIS = ""
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
 
 def seal(event: Event, prev_hash: str, key: bytes | None) -> Event:
     """The event with its place in the chain filled in."""
@@ -75,7 +77,7 @@ def _is_keyed(sealed: str) -> bool:
 
 
 def _digest(event: Event, prev_hash: str, key: bytes | None) -> str:
-    body = json.dumps(
+    body = _canonical(
         [
             prev_hash,
             event.intent_id,
@@ -87,9 +89,7 @@ def _digest(event: Event, prev_hash: str, key: bytes | None) -> str:
             event.actor,
             event.leg_id,
             event.details,
-        ],
-        sort_keys=True,
-        separators=(",", ":"),
+        ]
     ).encode()
     if key is None:
         return hashlib.sha256(body).hexdigest()

@@ -7,11 +7,13 @@ They are unique, not secret: never use one as a token.
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 
 _TAIL_BITS = 74  # what follows the 48 bit millisecond, without the version and variant bits
 _lock = threading.Lock()
+_random = random.Random()  # seeded by the system; asking it for each id would cost a system call
 _last = 0  # the last id made here, without its version and variant bits
 
 
@@ -22,7 +24,7 @@ def uuid7() -> str:
     across threads, and when the clock steps back.
     """
     global _last
-    value = (time.time_ns() // 1_000_000) << _TAIL_BITS | int.from_bytes(os.urandom(10), "big") >> 6
+    value = (time.time_ns() // 1_000_000) << _TAIL_BITS | _random.getrandbits(_TAIL_BITS)
     with _lock:
         if value <= _last:
             # Same millisecond, or the clock went back: go on from the last one by a random stride.
@@ -36,9 +38,9 @@ def uuid7() -> str:
 
 def _forget() -> None:
     # A forked child that kept _last would walk the same ids as its parent in that millisecond,
-    # and a lock held by another thread at the fork would stay held for ever.
-    global _lock, _last
-    _lock, _last = threading.Lock(), 0
+    # and go on with its random numbers; and a lock held by another thread at the fork would stay held for ever.
+    global _lock, _last, _random
+    _lock, _last, _random = threading.Lock(), 0, random.Random()
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -35,9 +35,9 @@ CAPACITY = 20_000
 BATCH = 100
 #: What was sent stays in the outbox this long, to be removed together with others.
 LINGER_SECONDS = 0.2
-#: What the tracker is to know is told it with whatever else comes up within this long: a wake-up and a round trip for
-#: each leg's claim and end would cost a busy worker a tenth of its time.
-NEWS_LINGER_SECONDS = 0.004
+#: What the tracker is to know is told it with whatever else comes up within this long, and no more often than that: a
+#: wake-up and a round trip for each leg's claim and end would cost a busy worker a tenth of its time.
+NEWS_LINGER_SECONDS, NEWS_EVERY_SECONDS = 0.002, 0.02
 #: After the tracker failed it is left alone for so long: what it was not told, the sweep puts in.
 TRACKER_REST_SECONDS = 5.0
 #: How soon after the call a caller's transaction is looked for; then after three times as long, up to a second.
@@ -77,6 +77,7 @@ class RelayThread:
         self._news: list[Change] = []
         self._ended: list[Lease] = []
         self._news_at = 0.0
+        self._told_at = 0.0
         self._tracker_rests_until = 0.0
         self._gate = ForkGate()
         self._changed = threading.Condition()
@@ -110,7 +111,7 @@ class RelayThread:
             if len(self._news) + len(self._ended) >= CAPACITY or now < self._tracker_rests_until:
                 return
             if not self._news and not self._ended:
-                self._news_at = now + NEWS_LINGER_SECONDS
+                self._news_at = max(now + NEWS_LINGER_SECONDS, self._told_at + NEWS_EVERY_SECONDS)
                 self._wake()
             self._news.extend(changes)
             self._ended.extend(ended)
@@ -174,9 +175,10 @@ class RelayThread:
                 if self._settled and (self._settle_at <= now or len(self._settled) >= BATCH or self._draining):
                     settled, self._settled = self._settled, []
                 news, ended = list[Change](), list[Lease]()
-                if self._news_at <= now or self._draining:
+                if (self._news or self._ended) and (self._news_at <= now or self._draining):
                     news, self._news = self._news, []
                     ended, self._ended = self._ended, []
+                    self._told_at = now
                 late = [one for one in self._late if one.at <= now]
                 self._late = [one for one in self._late if one.at > now]
             try:

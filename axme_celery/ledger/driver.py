@@ -19,7 +19,7 @@ from ..errors import StaleChange
 
 Row = Mapping[str, Any]
 
-_PARAMETER = re.compile(r"%\((\w+)\)s")
+_PARAMETER = re.compile(r"\$(\d+)")
 _RETURNING = re.compile(r' RETURNING [a-z_]+\."?([a-z_]+)"?$')
 
 
@@ -33,9 +33,7 @@ class Prepared:
         compiled: Any = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
         self.sql = str(compiled)
         binds = {name: bind for bind, name in compiled.bind_names.items()}
-        names: Sequence[str] = compiled.positiontup if is_sqlite else list(binds)
-        self._is_sqlite = is_sqlite
-        self._binds = [(name, _to_driver(binds[name].type, dialect)) for name in names]
+        self._binds = [(name, _to_driver(binds[name].type, dialect)) for name in compiled.positiontup or ()]
         #: Values written in the statement itself.
         self._fixed = {name: bind.value for name, bind in binds.items() if not bind.required}
         self.results = (
@@ -44,13 +42,16 @@ class Prepared:
             else []
         )
 
-    def parameters(self, row: Row) -> Any:
+    @property
+    def width(self) -> int:
+        """How many parameters it has."""
+        return len(self._binds)
+
+    def parameters(self, row: Row) -> list[Any]:
         """What the driver is given for a row."""
         if self._fixed:
             row = {**self._fixed, **row}
-        if self._is_sqlite:
-            return [row[name] if change is None else change(row[name]) for name, change in self._binds]
-        return {name: row[name] if change is None else change(row[name]) for name, change in self._binds}
+        return [row[name] if change is None else change(row[name]) for name, change in self._binds]
 
 
 class Whole:
@@ -77,11 +78,7 @@ class Whole:
         self._note, self._shape = note, shape
         self.sql = _whole_sql(shape, self._counted, durable)
         #: What the driver is given.
-        self.parameters = {
-            f"w{number}_{name}": value
-            for number, (prepared, row, _) in enumerate(parts)
-            for name, value in prepared.parameters(row).items()
-        }
+        self.parameters = [value for prepared, row, _ in parts for value in prepared.parameters(row)]
         #: What no longer holds when it is refused.
         self.refusal = refusal
 
@@ -94,11 +91,14 @@ class Whole:
 class Driver:
     """One borrowed connection. Outside ``begin`` each statement is a transaction of its own."""
 
-    __slots__ = ("_connection", "_is_sqlite")
+    __slots__ = ("_connection", "_is_sqlite", "_statements")
 
     def __init__(self, connection: Any, is_sqlite: bool) -> None:
         self._connection = connection
         self._is_sqlite = is_sqlite
+        # A raw cursor takes a statement as PostgreSQL does, with $1: any other of psycopg's reads through all of a long
+        # one each time, which takes longer than the database does. SQLite's cursor would keep a statement open.
+        self._statements = connection if is_sqlite else _raw_cursor(connection)
 
     def autocommit(self, on: bool) -> None:
         """Whether the driver leaves transactions to us, or begins them itself, as SQLAlchemy expects (psycopg)."""
@@ -127,8 +127,8 @@ class Driver:
     def run(self, prepared: Prepared, rows: Sequence[Row]) -> int:
         """Run a statement for each row; returns how many rows it wrote in all."""
         if len(rows) == 1:
-            return int(self._connection.execute(prepared.sql, prepared.parameters(rows[0])).rowcount)
-        cursor = self._connection.cursor()
+            return int(self._statements.execute(prepared.sql, prepared.parameters(rows[0])).rowcount)
+        cursor = self._connection.cursor() if self._is_sqlite else _raw_cursor(self._connection)
         try:
             cursor.executemany(prepared.sql, [prepared.parameters(row) for row in rows])
             return int(cursor.rowcount)
@@ -138,7 +138,7 @@ class Driver:
     def run_whole(self, whole: Whole) -> None:
         """Run and commit a whole transaction. If this raises anything but StaleChange, whether it did may be unknown."""
         try:
-            _, *counts = self._connection.execute(whole.sql, whole.parameters).fetchone()
+            _, *counts = self._statements.execute(whole.sql, whole.parameters).fetchone()
         except Exception as error:
             if getattr(error, "sqlstate", None) == Whole.REFUSED:
                 raise StaleChange(whole.refusal) from None
@@ -147,7 +147,7 @@ class Driver:
 
     def fetch(self, prepared: Prepared, row: Row) -> list[tuple[Any, ...]]:
         """Run a query. Values are as the driver gives them; ``prepared.results`` changes them to ours."""
-        found: list[tuple[Any, ...]] = self._connection.execute(prepared.sql, prepared.parameters(row)).fetchall()
+        found: list[tuple[Any, ...]] = self._statements.execute(prepared.sql, prepared.parameters(row)).fetchall()
         return found
 
     @property
@@ -171,10 +171,12 @@ class Driver:
 
 @functools.lru_cache(maxsize=512)
 def _whole_sql(shape: tuple[tuple[Prepared, bool], ...], counted: tuple[int, ...], durable: bool) -> str:
-    parts = []
+    parts: list[str] = []
+    first = 0
     for number, (prepared, _) in enumerate(shape):
-        renamed = _PARAMETER.sub(rf"%(w{number}_\1)s", prepared.sql)
-        parts.append(f"w{number} AS ({renamed})" if _gives(prepared) else f"w{number} AS ({renamed} RETURNING 1)")
+        sql = _PARAMETER.sub(lambda found, first=first: f"${first + int(found[1])}", prepared.sql)  # type: ignore[misc]
+        first += prepared.width
+        parts.append(f"w{number} AS ({sql})" if _gives(prepared) else f"w{number} AS ({sql} RETURNING 1)")
     demands = [f"(SELECT count(*) FROM w{number}) = 1" for number, (_, must_hit) in enumerate(shape) if must_hit]
     results = [f"1 / ({' AND '.join(demands) or 'true'})::int"]
     if not durable:
@@ -196,7 +198,14 @@ def _gives(prepared: Prepared) -> str | None:
 def _dialect(is_sqlite: bool) -> Dialect:
     if is_sqlite:
         return sqlite.dialect(paramstyle="qmark")
-    return postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
+    return postgresql.psycopg.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+
+
+def _raw_cursor(connection: Any) -> Any:
+    # Imported here: a ledger on SQLite has no use for it.
+    from psycopg import RawCursor
+
+    return RawCursor(connection)
 
 
 def _to_driver(of: Any, dialect: Dialect) -> Callable[[Any], Any] | None:

@@ -6,11 +6,13 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 import weakref
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
@@ -23,10 +25,22 @@ from .sqlite_pool import ForkedEmptyPool
 #: How long SQLite waits for another writer before it gives up.
 SQLITE_BUSY_SECONDS = 30
 
+#: So many connections of PostgreSQL are kept ready for statements of the hot path, each at most so long at a time: taking
+#: one from the pool and giving it back costs a third of what the database does with a step.
+READY, READY_SECONDS = 3, 60.0
+
 _all: weakref.WeakSet[Engines] = weakref.WeakSet()
 #: The pools a fork copied into this process. Their sockets and files are the parent's: using them would mix up its
 #: answers, closing them would hang up on it. So they are kept, untouched, and never collected.
-_inherited: list[Engine] = []
+_inherited: list[object] = []
+
+
+class _Ready(NamedTuple):
+    """A connection that is out of the pool, in autocommit and between statements."""
+
+    pooled: PoolProxiedConnection
+    driver: Driver
+    until: float
 
 
 class Engines:
@@ -56,6 +70,7 @@ class Engines:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._commits_alone: bool | None = None
+        self._ready: deque[_Ready] = deque()
         #: Where a ledger in memory is.
         self._folder: Path | None = None
         _all.add(self)
@@ -96,42 +111,75 @@ class Engines:
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """An SQLAlchemy connection for a few statements."""
+        with suppress(IndexError):
+            # Rather than open another: a process with one thread needs one.
+            self._give_back(self._ready.pop())
         with self.durable.connect() as connection:
             yield connection
 
     @contextmanager
     def borrow(self) -> Iterator[Driver]:
-        """A pooled connection as its driver gave it, in autocommit; for statements compiled once."""
-        engine = self.durable
-        pooled = engine.raw_connection()
-        driver = Driver(pooled.driver_connection, self.is_sqlite)
+        """A connection as its driver gave it, in autocommit; for statements compiled once."""
+        ready = self._take()
         try:
-            driver.autocommit(True)
-            yield driver
-            driver.autocommit(False)
+            yield ready.driver
         except BaseException:
-            self._take_back(engine, pooled, driver)
+            self._take_back(ready)
             raise
-        finally:
-            pooled.close()
+        # SQLite's go back each time: a fork must find none in use.
+        if self.is_sqlite or len(self._ready) >= READY or ready.until <= time.monotonic():
+            self._give_back(ready)
+        else:
+            self._ready.append(ready)
 
     def dispose(self) -> None:
         """Close this process's connections. The next use opens new ones."""
         with self._lock:
             engine, self._engine = self._engine, None
+        self._let_go()
         if engine is not None:
             engine.dispose()
 
-    def _take_back(self, engine: Engine, pooled: PoolProxiedConnection, driver: Driver) -> None:
-        """After an error: only a connection that is between transactions may be used again."""
-        if driver.is_broken:
-            # The database went away, and with it every idle connection: the next try must not run into another one.
+    def _take(self) -> _Ready:
+        try:
+            # From the end it was put back to: what is not needed grows old at the other.
+            return self._ready.pop()
+        except IndexError:
+            pooled = self.durable.raw_connection()
+        driver = Driver(pooled.driver_connection, self.is_sqlite)
+        try:
+            driver.autocommit(True)
+        except BaseException:
             pooled.invalidate()
-            engine.dispose()
-        elif driver.is_idle:
-            driver.autocommit(False)
+            raise
+        return _Ready(pooled, driver, time.monotonic() + READY_SECONDS)
+
+    def _give_back(self, ready: _Ready) -> None:
+        try:
+            ready.driver.autocommit(False)
+        except Exception:
+            # It broke after its last statement, which concerns nobody.
+            ready.pooled.invalidate()
         else:
-            pooled.invalidate()
+            ready.pooled.close()
+
+    def _take_back(self, ready: _Ready) -> None:
+        """After an error: only a connection that is between transactions may be used again."""
+        if ready.driver.is_broken:
+            # The database went away, and with it every idle connection: the next try must not run into another one.
+            ready.pooled.invalidate()
+            self._let_go()
+            self.durable.dispose()
+        elif ready.driver.is_idle:
+            self._give_back(ready)
+        else:
+            ready.pooled.invalidate()
+
+    def _let_go(self) -> None:
+        """Close the connections that are kept ready."""
+        with suppress(IndexError):
+            while True:
+                self._ready.pop().pooled.invalidate()
 
     def _create(self) -> Engine:
         if self.is_sqlite:
@@ -187,9 +235,9 @@ class Engines:
 
     def _after_fork(self) -> None:
         if self._engine is not None:
-            _inherited.append(self._engine)
+            _inherited.extend((self._engine, self._ready))
         # Another thread of the parent may have held the lock.
-        self._engine, self._lock = None, threading.Lock()
+        self._engine, self._ready, self._lock = None, deque(), threading.Lock()
 
 
 def _temporary_folder(owner: Engines) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import Table
@@ -74,16 +75,25 @@ TABLE_OF: dict[type, Table] = {
 }
 
 _FIELDS = {kind: tuple(f.name for f in fields(kind) if f.name in table.c) for kind, table in TABLE_OF.items()}
+#: All of them at once: several times faster than one after the other, and every commit asks for dozens.
+_VALUES = {kind: attrgetter(*names) for kind, names in _FIELDS.items()}
 
 
 def to_row(record: Any) -> dict[str, Any]:
     """Every column of a record."""
-    return {name: _plain(getattr(record, name)) for name in _FIELDS[type(record)]}
+    kind = type(record)
+    row = dict(zip(_FIELDS[kind], _VALUES[kind](record), strict=True))
+    for name in _FROM_ROW[kind]:
+        row[name] = _plain(row[name])
+    return row
 
 
 def changed(was: Any, now: Any) -> dict[str, Any]:
     """The columns in which two records of one kind differ."""
-    return {name: _plain(value) for name in _FIELDS[type(now)] if (value := getattr(now, name)) != getattr(was, name)}
+    kind = type(now)
+    values = _VALUES[kind]
+    pairs = zip(_FIELDS[kind], values(now), values(was), strict=True)
+    return {name: _plain(value) for name, value, before in pairs if value is not before and value != before}
 
 
 def to_record(kind: type[Record], row: Mapping[Any, Any], prefix: str = "") -> Record:

@@ -112,15 +112,18 @@ def test_a_thread_behind_its_gate_still_gets_a_connection_while_a_fork_waits_for
 
 
 def test_a_child_keeps_what_it_inherited_untouched(postgres_ledger: SqlLedger) -> None:
-    """The parent's pool is set aside, whole, where nothing will ever collect it; a grandchild's likewise."""
+    """The parent's connections are set aside, whole, where nothing will ever collect them; a grandchild's likewise."""
     ledger = postgres_ledger
+    with ledger.engines.connect(), ledger.engines.connect():
+        pass
     submitted(ledger)
-    parents = ledger.engines.durable
-    assert parents.pool.checkedin() == 1  # type: ignore[attr-defined]
+    parents, ready = ledger.engines.durable, ledger.engines._ready
+    assert (parents.pool.checkedin(), len(ready)) == (1, 1)  # type: ignore[attr-defined]
 
     def look() -> None:
         assert parents in engine._inherited
-        assert parents.pool.checkedin() == 1  # type: ignore[attr-defined]
+        assert any(one is ready for one in engine._inherited)
+        assert (parents.pool.checkedin(), len(ready)) == (1, 1)  # type: ignore[attr-defined]
         assert ledger.engines.durable is not parents
         submitted(ledger)
         childs = ledger.engines.durable

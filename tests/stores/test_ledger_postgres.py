@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from axme_celery.errors import LedgerUnavailable, StaleChange
-from axme_celery.ledger import SqlLedger, migrate
+from axme_celery.ledger import SqlLedger, engine, migrate
 from axme_celery.model import Checkpoint, LegStatus
 from tests.servers import PrivatePostgres
 
@@ -182,16 +183,49 @@ def test_more_threads_than_connections_is_a_clear_error(postgres_ledger: SqlLedg
     ledger, pool = postgres_ledger, postgres_ledger.engines.durable.pool
     ledger.intent("x")
     pool._timeout = 0.05  # type: ignore[attr-defined]
-    held = [ledger.engines.durable.connect() for _ in range(25)]
+    with contextlib.ExitStack() as held:
+        for _ in range(25):
+            held.enter_context(ledger.engines.connect())
 
-    with pytest.raises(LedgerUnavailable, match="limit"):
-        ledger.intent("x")
-    with pytest.raises(LedgerUnavailable, match="limit"):
-        ledger.commit(new_intent(ledger))
+        with pytest.raises(LedgerUnavailable, match="limit"):
+            ledger.intent("x")
+        with pytest.raises(LedgerUnavailable, match="limit"):
+            ledger.commit(new_intent(ledger))
 
-    for connection in held:
-        connection.close()
     assert ledger.intent("x") is None
+
+
+def test_a_thread_alone_needs_one_connection(postgres_ledger: SqlLedger) -> None:
+    """The one that is kept ready for the hot path serves all else, too."""
+    ledger = postgres_ledger
+    ledger.intent("x")
+    ledger.commit(new_intent(ledger))
+    ledger.figures()
+    ledger.intent("x")
+
+    count = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+    )
+    with ledger.engines.connect() as connection:
+        assert connection.scalar(text(count)) == 1
+
+
+def test_a_connection_is_not_kept_from_the_pool_for_ever(
+    postgres_ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There it is replaced when it is old; and more than a few are not kept ready at all."""
+    ledger, pool = postgres_ledger, postgres_ledger.engines.durable.pool
+    ledger.intent("x")
+    assert len(ledger.engines._ready) == 1
+    monkeypatch.setattr(engine.time, "monotonic", lambda: time.perf_counter() + 10**6)
+
+    ledger.intent("x")
+
+    assert (len(ledger.engines._ready), pool.checkedout()) == (0, 0)  # type: ignore[attr-defined]
+    with contextlib.ExitStack() as borrowed:
+        for _ in range(engine.READY + 2):
+            borrowed.enter_context(ledger.engines.borrow())
+    assert len(ledger.engines._ready) == engine.READY
 
 
 # -- other settings ------------------------------------------------------------------
