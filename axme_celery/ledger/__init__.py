@@ -307,19 +307,20 @@ class SqlLedger(KeyShelf, PlanShelf):
 
     def _record(self, change: Change) -> None:
         """The hot path: one checkpoint, guarded by its run."""
-        (given,) = change.checkpoints
-        checkpoint = replace(given, at=self.now())
+        (checkpoint,) = change.checkpoints
+        at = self.now()
         # The row's key is the proof of our own write, so trying again can only find it there.
         fence = change.fence
         assert fence is not None
-        if self._access.drive(lambda driver: hot.record(driver, checkpoint, fence, self._is_sqlite)):
+        if self._access.drive(lambda driver: hot.record(driver, checkpoint, at, fence, self._is_sqlite)):
             return
         found = self.checkpoint(checkpoint.leg_id, checkpoint.name, checkpoint.nth)
         if found is not None and found.run == checkpoint.run:
             if found.value == checkpoint.value and found.recorded == checkpoint.recorded:
                 return
             if found.recorded == "STARTED":
-                self._access.write(lambda driver: self._complete_marker(driver, fence, checkpoint), durable=True)
+                completed = replace(checkpoint, at=at)
+                self._access.write(lambda driver: self._complete_marker(driver, fence, completed), durable=True)
                 return
         raise StaleChange(f"run {fence.run} of leg {fence.leg_id} is not the running one any more")
 

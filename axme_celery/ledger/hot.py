@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from datetime import datetime
 
 from sqlalchemy import bindparam, select
 
@@ -14,12 +15,12 @@ from .query import Query
 from .rows import columns, to_row
 
 
-def record(driver: Driver, checkpoint: Checkpoint, fence: Fence, is_sqlite: bool) -> bool:
-    """Insert a checkpoint; False when its claim is no longer the running one, or its key is taken.
+def record(driver: Driver, checkpoint: Checkpoint, at: datetime, fence: Fence, is_sqlite: bool) -> bool:
+    """Insert a checkpoint made then; False when its claim is no longer the running one, or its key is taken.
 
     One round trip and one commit.
     """
-    row = to_row(checkpoint) | {"token": fence.token}
+    row = to_row(checkpoint) | {"at": at, "token": fence.token}
     return driver.run(statements.insert_checkpoint_of_running(is_sqlite), [row]) == 1
 
 
