@@ -127,7 +127,7 @@ class Engines:
             self._take_back(ready)
             raise
         # SQLite's go back each time: a fork must find none in use.
-        if self.is_sqlite or len(self._ready) >= READY or ready.until <= time.monotonic():
+        if self.is_sqlite or len(self._ready) >= READY:
             self._give_back(ready)
         else:
             self._ready.append(ready)
@@ -141,11 +141,14 @@ class Engines:
             engine.dispose()
 
     def _take(self) -> _Ready:
-        try:
+        with suppress(IndexError):
             # From the end it was put back to: what is not needed grows old at the other.
-            return self._ready.pop()
-        except IndexError:
-            pooled = self.durable.raw_connection()
+            ready = self._ready.pop()
+            if ready.until > time.monotonic():
+                return ready
+            # The pool knows whether it is too old to be used.
+            self._give_back(ready)
+        pooled = self.durable.raw_connection()
         driver = Driver(pooled.driver_connection, self.is_sqlite)
         try:
             driver.autocommit(True)

@@ -214,14 +214,17 @@ def test_a_connection_is_not_kept_from_the_pool_for_ever(
     postgres_ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There it is replaced when it is old; and more than a few are not kept ready at all."""
-    ledger, pool = postgres_ledger, postgres_ledger.engines.durable.pool
+    ledger = postgres_ledger
     ledger.intent("x")
-    assert len(ledger.engines._ready) == 1
-    monkeypatch.setattr(engine.time, "monotonic", lambda: time.perf_counter() + 10**6)
+    (before,) = ledger.engines._ready
+    monkeypatch.setattr(engine, "READY_SECONDS", 3600.0)
+    monkeypatch.setattr(engine.time, "monotonic", lambda: before.until + 1)
 
     ledger.intent("x")
 
-    assert (len(ledger.engines._ready), pool.checkedout()) == (0, 0)  # type: ignore[attr-defined]
+    (after,) = ledger.engines._ready
+    assert after.driver is not before.driver
+    assert after.until == before.until + 1 + 3600
     with contextlib.ExitStack() as borrowed:
         for _ in range(engine.READY + 2):
             borrowed.enter_context(ledger.engines.borrow())
