@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import absurd_peer, celery_plain, dbos_peer, floor, http, ours, pipelines, webhooks
+from tests.bench import absurd_peer, celery_plain, costs, dbos_peer, floor, http, ours, pipelines, webhooks
 from tests.bench.harness import Column, Ratio, Workload
 
 STEPS = Workload(
@@ -49,6 +49,28 @@ ONE_LEG = Workload(
         Ratio(key="throughput", title="flows/s, plain Celery = 1", of="flows_per_second"),
     ),
     cases=(*celery_plain.ONE_LEG, *ours.ONE_LEG, *dbos_peer.ONE_LEG, *absurd_peer.ONE_LEG),
+)
+
+COSTS = Workload(
+    name="costs",
+    title="Where the time of a flow goes",
+    about=(
+        "Processor time that one flow takes of each process, in microseconds, while many are submitted and run as in "
+        "the table above. The machine has as many seconds of it in a second as it has cores, and a flow cannot cost less "
+        "than all of these together: so this table is the reason for that one. The database's time is that of the "
+        "processes that serve this run; on SQLite it is within the others'. Waiting for the disk costs no processor time."
+    ),
+    columns=(
+        Column(key="submitter_us", title="submitting"),
+        Column(key="parent_us", title="worker's parent"),
+        Column(key="children_us", title="pool children"),
+        Column(key="database_us", title="database"),
+        Column(key="redis_us", title="Redis"),
+        Column(key="total_us", title="in all, us"),
+    ),
+    ratios=(Ratio(key="cost", title="in all, plain Celery = 1", of="total_us"),),
+    rounds=2,
+    cases=costs.COSTS,
 )
 
 ORDINARY = Workload(
@@ -197,4 +219,4 @@ FOLLOWERS = Workload(
     cases=http.FOLLOWERS_CASES,
 )
 
-WORKLOADS = (STEPS, ONE_LEG, ORDINARY, CHAINS, GROUPS, CRASHES, TIMERS, HTTP, FOLLOWERS, WEBHOOKS)
+WORKLOADS = (STEPS, ONE_LEG, COSTS, ORDINARY, CHAINS, GROUPS, CRASHES, TIMERS, HTTP, FOLLOWERS, WEBHOOKS)
