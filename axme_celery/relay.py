@@ -89,11 +89,14 @@ class RelayThread:
         """Send these when each is due; returns at once."""
         now, ledger_now = time.monotonic(), self._runtime().ledger.now()
         with self._changed:
+            before = len(self._heap)
             for delivery in deliveries:
                 wait = max(0.0, (delivery.next_at - ledger_now).total_seconds())
                 if wait <= HORIZON_SECONDS and len(self._heap) < CAPACITY:
                     heapq.heappush(self._heap, (now + wait, next(self._order), delivery))
-            self._wake()
+            # The guard of a leg that has just ended is due much later: it wakes nobody.
+            if len(self._heap) > before:
+                self._wake()
 
     def send_if_committed(self, delivery_ids: Sequence[str]) -> None:
         """Send these soon after the transaction they were written in commits; after a second the sweep will."""

@@ -98,8 +98,10 @@ def test_each_is_sent_at_its_own_moment(post):
 
 
 def test_what_is_due_much_later_is_left_to_the_sweep(post):
-    """The outbox has it; no thread remembers it for days."""
+    """The outbox has it; no thread remembers it for days, or is even woken."""
     post.relay.send(post.written("days", in_seconds=86400))
+    assert post.relay._thread is None
+
     post.relay.send(post.written("now"))
 
     assert post.wait_for("now") == ["now"]
@@ -195,28 +197,60 @@ def test_what_a_callers_transaction_rolled_back_is_never_sent(post):
     assert [id for id, _ in post.sent] == ["other"]
 
 
-def test_the_tracker_is_told_in_the_background_and_its_failure_harms_nobody(post):
-    """A hung Redis does not hold up a verb."""
-    told = []
+def told_of(post, *, refuses: bool = False) -> list[object]:
+    """What the tracker is told from now on."""
+    told: list[object] = []
 
     class Tracker:
         def tell(self, seqs, ended):
             told.append((seqs, ended))
-            raise relay.TrackerUnavailable("gone")
+            if refuses:
+                raise relay.TrackerUnavailable("gone")
 
     object.__setattr__(post.runtime, "tracker", Tracker())
-    now = post.ledger.now()
-    intent = Intent(id="i", type="t", status=Status.IN_PROGRESS, seq=3, created_at=now, updated_at=now)
+    return told
 
-    post.relay.tell([Change(intent=intent)])
+
+def news(post, seq: int) -> list[Change]:
+    now = post.ledger.now()
+    intent = Intent(id="i", type="t", status=Status.IN_PROGRESS, seq=seq, created_at=now, updated_at=now)
+    return [Change(intent=intent)]
+
+
+def test_the_tracker_is_told_in_the_background_and_its_failure_harms_nobody(post, monkeypatch):
+    """A hung Redis does not hold up a verb."""
+    monkeypatch.setattr(relay, "NEWS_LINGER_SECONDS", 5.0)
+    told = told_of(post, refuses=True)
+
+    post.relay.tell(news(post, 3))
     post.relay.tell((), [Lease("leg", 1)])
     post.relay.drain(5)
-    post.relay.tell([Change(intent=intent)])
+    post.relay.tell(news(post, 4))
     post.relay.send(post.written("a"))
 
     assert post.wait_for("a") == ["a"]
     # Both in one go; and not again so soon after it failed.
     assert told == [({"i": 3}, [Lease("leg", 1)])]
+
+
+def test_the_tracker_is_told_at_once_and_then_only_so_often(post, monkeypatch):
+    """Whoever looks at a quiet system sees it move; a busy one saves the round trips."""
+    monkeypatch.setattr(relay, "NEWS_LINGER_SECONDS", 0.0)
+    monkeypatch.setattr(relay, "NEWS_EVERY_SECONDS", 60.0)
+    told = told_of(post)
+
+    post.relay.tell(news(post, 3))
+    until = time.monotonic() + 5
+    while not told and time.monotonic() < until:
+        time.sleep(0.005)
+    post.relay.tell(news(post, 4))
+    post.relay.tell(news(post, 5))
+    post.relay.send(post.written("a"))
+    post.wait_for("a")
+    assert told == [({"i": 3}, [])]
+
+    assert post.relay.drain(5)
+    assert told == [({"i": 3}, []), ({"i": 5}, [])]
 
 
 def test_draining_waits_for_what_is_due_but_not_for_ever(post):
