@@ -21,7 +21,8 @@ machine.
 **Only ratios carry over.** Every absolute figure belongs to the machine below. The subjects of a table took turns on
 the same servers, round by round, each starting one place later in the next round; a ratio is taken within a round.
 A cell is the median of the rounds, with the least and the greatest in brackets; two subjects whose brackets overlap
-are not told apart by this run.
+are not told apart by this run. Every durable commit waits for the disk, so on a slow one all durable subjects come nearer
+to each other and further from plain Celery, which waits for none: the table below says what such a write takes here.
 
 **What a turn is.** A new process, an empty database, an empty Redis; workers are started, warmed up, measured and
 stopped. Nothing of another subject runs meanwhile. Redis writes its append-only file every second, PostgreSQL commits
