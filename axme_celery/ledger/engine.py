@@ -155,7 +155,7 @@ class Engines:
         except BaseException:
             pooled.invalidate()
             raise
-        return _Ready(pooled, driver, time.monotonic() + READY_SECONDS)
+        return _Ready(pooled, driver, 0.0 if self.is_sqlite else time.monotonic() + READY_SECONDS)
 
     def _give_back(self, ready: _Ready) -> None:
         try:

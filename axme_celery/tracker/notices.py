@@ -84,10 +84,9 @@ class Notices:
         """As ``RedisTracker.listen``. Raises RedisError when the subscription is lost."""
         until = time.monotonic() + timeout_seconds
         woken = self._woken
-        channel = self._join(intent_id)
+        channel, seen = self._join(intent_id)
         try:
             with channel.changed:
-                seen = channel.count
 
                 def told() -> bool:
                     return channel.count > seen or (after is not None and channel.seq > after)
@@ -126,7 +125,8 @@ class Notices:
             pass  # It notices by itself, a moment later.
         self._thread.join(LOOK_SECONDS)
 
-    def _join(self, intent_id: str) -> _Channel:
+    def _join(self, intent_id: str) -> tuple[_Channel, int]:
+        """The intent's channel, and how many notices came before: whatever comes from here on was listened to."""
         with self._lock:
             if self._ended:
                 raise NoticesLost(f"live notices stopped: {self._ended}")
@@ -136,13 +136,14 @@ class Notices:
                 channel = self._channels[intent_id] = _Channel()
                 self._wanted.append(intent_id)
             channel.listeners += 1
+            seen = channel.count
         if new:
             try:
                 self._client.publish(self._wake_channel, "")
             except BaseException:
                 self._leave(channel)
                 raise
-        return channel
+        return channel, seen
 
     def _leave(self, channel: _Channel) -> None:
         with self._lock:

@@ -361,6 +361,25 @@ def test_settling_a_leg_wakes_a_listener(tracker: RedisTracker) -> None:
         assert heard() is True
 
 
+def test_a_notice_that_comes_as_a_listener_lies_down_wakes_it(
+    tracker: RedisTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread may be held up between subscribing and waiting."""
+    join = notices.Notices._join
+
+    def held_up(hub: notices.Notices, intent_id: str) -> object:
+        joined = join(hub, intent_id)
+        until = time.monotonic() + 10
+        while not hub.told(intent_id):
+            tracker.tell({intent_id: 7})
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        return joined
+
+    monkeypatch.setattr(notices.Notices, "_join", held_up)
+    assert tracker.listen("mine", 0.5) is True
+
+
 def test_a_notice_between_reading_and_listening_is_not_missed(tracker: RedisTracker) -> None:
     """The ledger said 3; 4 was told before anybody subscribed; listening after 3 ends at once, after 4 it does not."""
     tracker.tell({"mine": 4})
