@@ -67,7 +67,11 @@ def _conditions(run: Run) -> Iterator[str]:
 
 def _budgets(run: Run) -> Iterator[str]:
     yield "## The budgets\n"
-    yield "What axme-celery sets itself, and what this run says of it.\n"
+    yield (
+        "What axme-celery sets itself, and what this run says of it. What keeps a flow's time, its rate and the timers of a\n"
+        "busy second from their limits is the processor time it takes in all the processes that it goes through, of which\n"
+        "plain Celery's own is a part: [where it goes](#where-the-time-of-a-flow-goes).\n"
+    )
     rows = []
     for budget in BUDGETS:
         found = measured(budget, run.results)
