@@ -74,7 +74,7 @@ class Courier:
         self._gate = ForkGate()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._woken = self._busy = self._closing = False
+        self._woken = self._busy = self._closing = self._put_off = False
         self._in_hand: Counter[str] = Counter()
         self._tried: list[Settlement] = []
 
@@ -111,9 +111,9 @@ class Courier:
         while True:
             with self._changed:
                 self._busy = False
-                while not self._woken and not self._tried:
-                    self._changed.wait()
-                self._busy, self._woken = True, False
+                while not self._woken and not self._tried and (self._closing or not self._put_off):
+                    self._changed.wait(PAUSE_SECONDS if self._put_off else None)
+                self._busy, self._woken, self._put_off = True, False, False
                 tried, self._tried = self._tried, []
             try:
                 with self._gate:
@@ -129,6 +129,8 @@ class Courier:
     def _turn(self, tried: list[Settlement]) -> None:
         rt = self._runtime()
         most = rt.settings.webhook_concurrency
+        # A process that is drained mostly ends, and leaves it to others; this one may go on, and looks again later.
+        self._put_off = self._closing
         free = 0 if self._closing else most - self._in_hand.total()
         if not tried and (free <= 0 or not rt.ledger.hooks.is_due()):
             return

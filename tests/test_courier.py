@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from standardwebhooks import Webhook
 
-from axme_celery import LedgerUnavailable, subscriptions
+from axme_celery import LedgerUnavailable, courier, subscriptions
 from axme_celery.courier import PER_SUBSCRIPTION, Courier
 from axme_celery.hooks import HookStatus
 from axme_celery.ledger import SqlLedger
@@ -113,6 +113,25 @@ def test_one_that_keeps_failing_is_asked_one_call_at_a_time(house):
     house.until(lambda: len(house.calls) >= 2)
 
     assert most[0] == 1
+
+
+def test_what_comes_up_while_a_process_is_drained_is_sent_when_it_goes_on(house, monkeypatch):
+    """A program may drain in its middle; nothing else would send it before the next sweep."""
+    monkeypatch.setattr(courier, "PAUSE_SECONDS", 0.05)
+    subscriptions.subscribe(house.runtime, "https://a.example/", ["test.*"])
+    house.courier._closing = True  # as drain() has it for as long as it takes
+
+    house.tell(1)
+    until = time.monotonic() + 10
+    while not house.courier._put_off and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not house.calls
+
+    house.courier._closing = False
+    while not house.calls and time.monotonic() < until:
+        time.sleep(0.01)
+    house.until(lambda: house.statuses() == {"https://a.example/: DELIVERED": 1})
+    assert time.monotonic() < until
 
 
 def test_what_was_in_hand_when_a_process_died_is_sent_by_another(house, axme, tmp_path):
