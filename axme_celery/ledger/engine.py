@@ -120,6 +120,8 @@ class Engines:
     @contextmanager
     def borrow(self) -> Iterator[Driver]:
         """A connection as its driver gave it, in autocommit; for statements compiled once."""
+        # After a fork in here, or when all was closed meanwhile, there is another place, and what is ours is not for it.
+        place = self._ready
         ready = self._take()
         try:
             yield ready.driver
@@ -127,16 +129,16 @@ class Engines:
             self._take_back(ready)
             raise
         # SQLite's go back each time: a fork must find none in use.
-        if self.is_sqlite or len(self._ready) >= READY:
+        if self.is_sqlite or len(place) >= READY:
             self._give_back(ready)
         else:
-            self._ready.append(ready)
+            place.append(ready)
 
     def dispose(self) -> None:
         """Close this process's connections. The next use opens new ones."""
+        self._let_go()
         with self._lock:
             engine, self._engine = self._engine, None
-        self._let_go()
         if engine is not None:
             engine.dispose()
 
@@ -180,9 +182,10 @@ class Engines:
 
     def _let_go(self) -> None:
         """Close the connections that are kept ready."""
+        place, self._ready = self._ready, deque()
         with suppress(IndexError):
             while True:
-                self._ready.pop().pooled.invalidate()
+                place.pop().pooled.invalidate()
 
     def _create(self) -> Engine:
         if self.is_sqlite:

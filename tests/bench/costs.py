@@ -81,10 +81,6 @@ COSTS = (
             subject=f"axme, {database}, {title}", run=partial(_axme, database=database, task=task), needs=ours.NEEDS,
             against=celery_plain.PLAIN,
         )
-        for database, title, task in (
-            ("PostgreSQL", "no step", "intent_of_nothing"),
-            ("PostgreSQL", "one step", "one"),
-            ("SQLite", "no step", "intent_of_nothing"),
-        )
+        for database, title, task in ours.FLOWS
     ),
 )  # fmt: skip

@@ -20,6 +20,12 @@ NEEDS = ("axme_celery.extension",)
 APP = "tests.bench.apps.axme_app"
 FLOOR = {"PostgreSQL": floor.POSTGRES, "SQLite": floor.SQLITE}
 DATABASES = tuple(FLOOR)
+#: Where a one-leg intent is kept, what it is called in a table, and its task.
+FLOWS = (
+    ("PostgreSQL", "no step", "intent_of_nothing"),
+    ("PostgreSQL", "one step", "one"),
+    ("SQLite", "no step", "intent_of_nothing"),
+)
 MANY_WAITS = "100,000 other waits open (5,000 in a quick run)"
 
 
@@ -111,11 +117,7 @@ ONE_LEG = tuple(
         subject=f"axme, {database}, {title}", run=partial(one_leg, database=database, task=task), needs=NEEDS,
         against=celery_plain.PLAIN,
     )
-    for database, title, task in (
-        ("PostgreSQL", "no step", "intent_of_nothing"),
-        ("PostgreSQL", "one step", "one"),
-        ("SQLite", "no step", "intent_of_nothing"),
-    )
+    for database, title, task in FLOWS
 )  # fmt: skip
 ORDINARY = (
     Case(subject="plain Celery, axme installed", run=ordinary, needs=NEEDS, against=celery_plain.PLAIN),

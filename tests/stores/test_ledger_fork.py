@@ -139,6 +139,31 @@ def test_a_child_keeps_what_it_inherited_untouched(postgres_ledger: SqlLedger) -
     assert parents not in engine._inherited
 
 
+def test_a_child_does_not_use_what_its_parent_had_in_hand_as_it_forked(postgres_ledger: SqlLedger) -> None:
+    """Both would read from one line; the parent has its connection back, the child opens its own."""
+    ledger = postgres_ledger
+    submitted(ledger)
+
+    def own() -> list[object]:
+        return [ready.driver for ready in ledger.engines._ready]
+
+    child: list[int] = []
+    with ledger.engines.borrow() as driver:
+        pid = os.fork()
+        child.append(pid)
+    if child == [0]:
+        code = 1
+        try:
+            code = int(driver in own())
+            submitted(ledger)
+            code += int(driver in own())
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child[0], 0)[1]) == 0
+    assert own() == [driver]
+    submitted(ledger)
+
+
 # -- SQLite, which must not be open at all when its process forks --
 
 

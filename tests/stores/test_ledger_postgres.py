@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from axme_celery.errors import LedgerUnavailable, StaleChange
-from axme_celery.ledger import SqlLedger, engine, migrate
+from axme_celery.ledger import SqlLedger, access, engine, migrate
 from axme_celery.model import Checkpoint, LegStatus
 from tests.servers import PrivatePostgres
 
@@ -229,6 +229,42 @@ def test_a_connection_is_not_kept_from_the_pool_for_ever(
         for _ in range(engine.READY + 2):
             borrowed.enter_context(ledger.engines.borrow())
     assert len(ledger.engines._ready) == engine.READY
+
+
+def test_one_broken_connection_condemns_those_kept_ready(
+    postgres_ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that restarted has hung up on all: the second try opens a new one instead of finding the next dead one."""
+    ledger = postgres_ledger
+    ledger.intent("x")
+    with contextlib.ExitStack() as borrowed:
+        for _ in range(engine.READY):
+            borrowed.enter_context(ledger.engines.borrow())
+    with ledger.engines.durable.connect() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    monkeypatch.setattr(access, "TRIES", 2)
+
+    assert ledger.intent("x") is None
+
+
+def test_what_is_in_use_while_all_is_closed_is_not_kept(postgres_ledger: SqlLedger) -> None:
+    """Nor is what was kept ready: after a close there is nothing of before."""
+    ledger = postgres_ledger
+    with ledger.engines.borrow(), ledger.engines.borrow() as kept:
+        pass
+    with ledger.engines.borrow() as in_use:
+        ledger.close()
+        assert in_use is not kept
+        assert kept.is_broken
+
+    assert not ledger.engines._ready
+    ledger.intent("x")
+    assert len(ledger.engines._ready) == 1
 
 
 # -- other settings ------------------------------------------------------------------
