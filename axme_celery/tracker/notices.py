@@ -80,7 +80,7 @@ class Notices:
         """No use any more: make another."""
         return self._ended is not None
 
-    def listen(self, intent_id: str, timeout_seconds: float, after: int | None) -> bool:
+    def listen(self, intent_id: str, timeout_seconds: float, after: int) -> bool:
         """As ``RedisTracker.listen``. Raises RedisError when the subscription is lost."""
         until = time.monotonic() + timeout_seconds
         woken = self._woken
@@ -89,7 +89,7 @@ class Notices:
             with channel.changed:
 
                 def told() -> bool:
-                    return channel.count > seen or (after is not None and channel.seq > after)
+                    return channel.count > seen or channel.seq > after
 
                 channel.changed.wait_for(
                     lambda: told() or self.ended or self._woken != woken, max(0.0, until - time.monotonic())

@@ -194,11 +194,11 @@ class RedisTracker:
                 pipeline.publish(self._key(f"intent:{intent_id}"), seq)
             pipeline.execute()
 
-    def listen(self, intent_id: str, timeout_seconds: float, after: int | None = None) -> bool:
+    def listen(self, intent_id: str, timeout_seconds: float, after: int) -> bool:
         """Block until something is told about the intent, or the timeout; True when told.
 
-        after:  the seq just read from the ledger. A notice of a later one, told between that
-                read and this call, is then not missed.
+        after:  the seq just read from the ledger: a notice of a later one, told since that
+                read, is not missed.
         """
         with self._asked("listen"):
             return self._connections.notices(self._prefix).listen(intent_id, timeout_seconds, after)

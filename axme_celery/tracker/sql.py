@@ -111,7 +111,7 @@ class SqlTracker:
         """Drop these leases. Of the intents nothing: a listener reads the ledger, which is this database, by itself."""
         self.release(ended)
 
-    def listen(self, intent_id: str, timeout_seconds: float, after: int | None = None) -> bool:
+    def listen(self, intent_id: str, timeout_seconds: float, after: int) -> bool:
         """Sleep for a moment, at most the timeout, and return False: read the ledger again.
 
         The moment grows from 20 ms to half a second while one thread goes on listening to one intent.

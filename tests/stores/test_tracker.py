@@ -423,8 +423,8 @@ def test_any_order_of_doings_gives_what_the_words_say(open_one: Callable[..., Tr
 def test_listening_ends_by_itself(tracker: Tracker) -> None:
     """No notice, no hang."""
     began = time.monotonic()
-    assert tracker.listen("quiet", 0.1) is False
-    assert tracker.listen("quiet", 0) is False
+    assert tracker.listen("quiet", 0.1, after=0) is False
+    assert tracker.listen("quiet", 0, after=0) is False
     assert time.monotonic() - began < 1
 
 

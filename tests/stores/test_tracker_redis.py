@@ -35,7 +35,7 @@ CALLS: dict[str, Callable[[RedisTracker], object]] = {
     "unschedule": lambda tracker: tracker.unschedule([("wait", "w")]),
     "take": lambda tracker: tracker.take(NOW, 30, 10),
     "tell": lambda tracker: tracker.tell({"intent": 1}),
-    "listen": lambda tracker: tracker.listen("intent", 5),
+    "listen": lambda tracker: tracker.listen("intent", 5, after=0),
     "put_progress": lambda tracker: tracker.put_progress("a", 1, 2, None),
     "progress": lambda tracker: tracker.progress(["a"]),
     "tick": lambda tracker: tracker.tick("beat"),
@@ -289,7 +289,7 @@ def test_parent_and_forked_children_never_read_each_other_s_answers(private_redi
     # Every connection of the pool is open, some are busy, and a thread listens, when the fork comes.
     with ThreadPoolExecutor(8) as pool:
         busy = [pool.submit(all_well, f"parent-{n}") for n in range(7)]
-        listening = pool.submit(tracker.listen, "intent", 20)
+        listening = pool.submit(tracker.listen, "intent", 20, 0)
         time.sleep(0.1)
         children = []
         for n in range(4):
@@ -326,10 +326,10 @@ def test_parent_and_forked_children_never_read_each_other_s_answers(private_redi
 
 
 @contextmanager
-def listening(tracker: RedisTracker, intent_id: str, **how: float) -> Iterator[Callable[[], bool]]:
+def listening(tracker: RedisTracker, intent_id: str) -> Iterator[Callable[[], bool]]:
     """Listens in a thread, already subscribed when the block begins; call what is yielded for its end."""
     with ThreadPoolExecutor(1) as pool:
-        heard = pool.submit(tracker.listen, intent_id, how.get("timeout", 20))
+        heard = pool.submit(tracker.listen, intent_id, 20, 0)
         channel = f"axme:{{test}}:intent:{intent_id}"
         with redis.Redis.from_url(tracker._url) as admin:
             until = time.monotonic() + 10
@@ -364,20 +364,20 @@ def test_settling_a_leg_wakes_a_listener(tracker: RedisTracker) -> None:
 def test_a_notice_that_comes_as_a_listener_lies_down_wakes_it(
     tracker: RedisTracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its thread may be held up between subscribing and waiting."""
+    """Its thread may be held up between joining and waiting. Also where the seq is one it knew: the clock went back."""
     join = notices.Notices._join
 
     def held_up(hub: notices.Notices, intent_id: str) -> object:
-        joined = join(hub, intent_id)
+        channel, seen = join(hub, intent_id)
         until = time.monotonic() + 10
-        while not hub.told(intent_id):
+        while channel.count == seen:
             tracker.tell({intent_id: 7})
             assert time.monotonic() < until
             time.sleep(0.01)
-        return joined
+        return channel, seen
 
     monkeypatch.setattr(notices.Notices, "_join", held_up)
-    assert tracker.listen("mine", 0.5) is True
+    assert tracker.listen("mine", 0.5, after=7) is True
 
 
 def test_a_notice_between_reading_and_listening_is_not_missed(tracker: RedisTracker) -> None:
@@ -422,7 +422,7 @@ def test_a_notice_in_the_moment_of_a_cut_connection_is_read_afterwards(
     tracker: RedisTracker, private_redis: PrivateRedis
 ) -> None:
     """The subscription's connection is killed, and told while it is gone; who knows the seq hears of it."""
-    tracker.listen("mine", 0.01)
+    tracker.listen("mine", 0.01, after=0)
     with ThreadPoolExecutor(1) as pool:
         heard = pool.submit(tracker.listen, "mine", 20, 1)
         time.sleep(0.1)
@@ -446,7 +446,7 @@ def test_subscriptions_nobody_listens_on_are_dropped_and_the_thread_ends(
     monkeypatch.setattr(notices, "LOOK_SECONDS", 0.05)
     others = set(threading.enumerate())
     for n in range(20):
-        tracker.listen(f"intent-{n}", 0.001)
+        tracker.listen(f"intent-{n}", 0.001, after=0)
 
     def listening_threads() -> list[threading.Thread]:
         return [t for t in threading.enumerate() if t.name == "axme-notices" and t not in others]
