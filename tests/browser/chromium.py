@@ -11,7 +11,11 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 ]  # fmt: skip
-INSTALL = ["apt-get", "install", "-y", "--no-install-recommends", "chromium", "fonts-dejavu-core"]
+#: Waits for another installation that is under way, as on a machine that has just been started.
+INSTALL = [
+    "apt-get", "-o", "DPkg::Lock::Timeout=60", "install", "-y", "--no-install-recommends", "chromium",
+    "fonts-dejavu-core",
+]  # fmt: skip
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 #: axe-core's rules for accessible pages (MPL-2.0), as its package has them.
 AXE = Path(__file__).parent / "axe-core" / "axe.min.js"
