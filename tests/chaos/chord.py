@@ -1,6 +1,6 @@
 """A large chord under real workers that are killed all the time: its body is called once, with all results in order.
 
-    python -m tests.chaos chord --legs 10000 --kills 20
+    python -m tests.chaos chord --legs 10000 --chord-kills 20
 
 Two prefork workers on a private Redis and a private PostgreSQL; every so often one of them, with all its processes, gets
 SIGKILL and another starts in its place. The kills are spread over the members: the last comes well before the body.
@@ -58,8 +58,19 @@ class Shot:
         return f"chord under fire\n{told}" + "".join(f"\n  BROKEN: {finding}" for finding in self.findings)
 
 
-def run(legs: int, kills: int, seed: int, *, lease_seconds: float = 2.0, at_most_seconds: float = 1800.0) -> Shot:
-    """Shoot at one chord of so many members, and look at what is left."""
+def run(
+    legs: int,
+    kills: int,
+    seed: int,
+    *,
+    lease_seconds: float = 2.0,
+    requeue_seconds: float = 60.0,
+    at_most_seconds: float = 1800.0,
+) -> Shot:
+    """Shoot at one chord of so many members, and look at what is left.
+
+    requeue_seconds: what a killed worker had only just received is sent again then; what is queued for longer, too.
+    """
     shot, rng = Shot(legs), random.Random(seed)
     with (
         PrivateRedis() as redis,
@@ -71,7 +82,7 @@ def run(legs: int, kills: int, seed: int, *, lease_seconds: float = 2.0, at_most
         os.environ["CHORD_CONFIG"] = json.dumps(
             {
                 "broker_url": redis.url, "result_backend": redis.url, "axme_ledger_url": ledger,
-                "axme_lease_seconds": lease_seconds, "axme_requeue_seconds": 60, "axme_tick_seconds": 0.5,
+                "axme_lease_seconds": lease_seconds, "axme_requeue_seconds": requeue_seconds, "axme_tick_seconds": 0.5,
                 "worker_prefetch_multiplier": 4,
             }
         )  # fmt: skip

@@ -16,7 +16,7 @@ from tests.chaos import chord
 def test_a_chord_calls_its_body_once_with_all_results_whoever_is_killed():
     """Two of its workers, with all their processes, while its members run."""
     seed = int(os.environ.get("AXME_CHAOS_SEED", random.SystemRandom().randrange(1 << 31)))
-    shot = chord.run(200, 2, seed)
+    shot = chord.run(200, 2, seed, requeue_seconds=10)
 
     assert shot.passed, f"seed {seed}: {shot}"
     assert (shot.body_calls, shot.result) == (1, {"count": 200, "in_order": True})
