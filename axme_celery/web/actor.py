@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import keys
 from ..errors import BadSetting
+from ..model import JsonDict
 from ..who import Actor, Key, Role
 
 if TYPE_CHECKING:
@@ -59,23 +60,19 @@ class Resolver:
                 return self._raised(said)
         return self._from_session(rt, session)
 
-    def open_session(self, rt: Runtime, session: Any, secret: str) -> Actor | None:
-        """Sign in with a key, or with a one-time link; None when it is no good."""
+    def opened_with(self, rt: Runtime, secret: str) -> JsonDict | None:
+        """What a session keeps that is opened with a key, or with a one-time link; None when it is no good."""
         key = keys.by_secret(rt, secret) or keys.redeem_link(rt, secret)
         if key is None:
             return None
-        session.clear()
         now = rt.ledger.now().timestamp()
-        session["axme"] = {"key": key.id, "since": now, "seen": now}
-        return self._of_session(key)
+        return {"key": key.id, "since": now, "seen": now}
 
-    def open_session_of(self, rt: Runtime, session: Any, name: str, groups: Sequence[str]) -> Actor:
-        """Sign in somebody whom the provider of ``axme_oidc_issuer`` vouched for. Raises BadInput."""
+    def opened_for(self, rt: Runtime, name: str, groups: Sequence[str]) -> JsonDict:
+        """What the session keeps of somebody whom the provider of ``axme_oidc_issuer`` vouched for. Raises BadInput."""
         key = keys.create_session(rt, name=name, groups=groups, expires_seconds=SESSION_SECONDS)
-        session.clear()
         now = key.created_at.timestamp()
-        session["axme"] = {"key": key.id, "since": now, "seen": now, "oidc": self._vouched}
-        return self._of_session(key)
+        return {"key": key.id, "since": now, "seen": now, "oidc": self._vouched}
 
     def end_session(self, rt: Runtime, session: Any) -> None:
         """Have a session that no key opened be good no longer, also where its cookie was copied to."""

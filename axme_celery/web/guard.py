@@ -11,6 +11,7 @@ from flask_wtf.csrf import validate_csrf
 from werkzeug.exceptions import BadRequest, Forbidden
 from wtforms import ValidationError
 
+from ..model import JsonDict
 from .house import current_actor, house
 
 if TYPE_CHECKING:
@@ -149,6 +150,12 @@ def own(app: Flask) -> None:
     """Set up an application that is ours alone."""
     app.session_interface = Sessions()
     app.config.update(WTF_CSRF_TIME_LIMIT=TOKEN_SECONDS, MAX_FORM_PARTS=2000, SESSION_REFRESH_EACH_REQUEST=False)
+
+
+def remember(kept: JsonDict) -> None:
+    """Sign in: keep this in the session, and nothing that was kept there for whoever came before."""
+    forget()
+    session["axme"] = kept
 
 
 def forget() -> None:

@@ -89,6 +89,31 @@ def test_as_a_blueprint_of_a_flask_application(stage):
     assert missing.status_code == 404 and "Not here" not in missing.text
 
 
+def test_signing_in_and_out_in_a_hosts_session_leaves_the_hosts_part(stage):
+    """Its basket, its own login: what is not ours stays, and so does ours when a key is refused."""
+    host = Flask("host")
+    host.secret_key = "the host's own secret, which is another"
+    host.register_blueprint(blueprint(stage.axme), url_prefix="/desk")
+    client = host.test_client()
+    with client.session_transaction() as kept:
+        kept["basket"] = ["tea"]
+
+    def sign_in(secret):
+        form = client.get("/desk/sign-in", headers=PAGE).text
+        return client.post("/desk/sign-in", data={"secret": secret, "csrf_token": token_in(form)}, headers=PAGE)
+
+    assert sign_in(keys.create(stage.axme.runtime, name="ana", role="approver")[1]).status_code == 303
+    inbox = client.get("/desk/inbox", headers=PAGE)
+    assert inbox.status_code == 200
+    assert sign_in("no key at all").status_code == 403
+    assert client.get("/desk/inbox", headers=PAGE).status_code == 200
+    client.post("/desk/sign-out", data={"csrf_token": token_in(inbox.text)}, headers=PAGE)
+
+    assert client.get("/desk/inbox", headers=PAGE).status_code == 302
+    with client.session_transaction() as kept:
+        assert kept["basket"] == ["tea"] and "axme" not in kept
+
+
 def test_under_a_path_of_a_django_application(stage):
     """As wsgi.py does it; Django's own pages go on."""
     import django

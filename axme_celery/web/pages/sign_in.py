@@ -8,7 +8,7 @@ from werkzeug.exceptions import NotFound
 
 from ...errors import BadInput
 from ...keys import LINK_PREFIX
-from ..guard import forget, local, require_token
+from ..guard import forget, local, remember, require_token
 from ..house import current_actor, house
 from ..oidc import NotSignedIn, Provider
 from . import blueprint
@@ -33,12 +33,13 @@ def enter() -> Response | tuple[str, int]:
     after = local(request.form.get("next"), url_for("axme.pages.home"))
     secret = request.form.get("secret", "").strip()
     here = house()
-    actor = here.resolver.open_session(here.rt, session, secret)
-    if actor is None:
+    kept = here.resolver.opened_with(here.rt, secret)
+    if kept is None:
         was_link = secret.startswith(LINK_PREFIX)
         return page(
             "sign_in.html", link="", next=local(request.form.get("next"), ""), refused=True, was_link=was_link
         ), 403
+    remember(kept)
     return redirect(after, 303)
 
 
@@ -60,7 +61,7 @@ def from_provider() -> Response | tuple[str, int]:
         begun = provider.begun(session, request)
         after = local(begun["after"], "")
         person = provider.finish(begun, request)
-        here.resolver.open_session_of(here.rt, session, person.id, person.groups)
+        remember(here.resolver.opened_for(here.rt, person.id, person.groups))
     except NotSignedIn as refused:
         return _not_signed_in(refused.words, refused.status, after)
     except BadInput as odd:
