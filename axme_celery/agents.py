@@ -6,6 +6,8 @@ or done. Whoever answers first ends it; a lease only says when the next listener
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -199,7 +201,7 @@ def renew(
     return changes[0].intent or renewed[0]
 
 
-def lapsed_leases(rt: Runtime) -> int:
+def lapsed_leases(rt: Runtime, ends_at: float = math.inf) -> int:
     """Legs whose agent's lease has ended lie in the mailbox again, or fail when they did so too often."""
     moved = 0
     while found := rt.ledger.mailboxes.lapsed(rt.ledger.now(fresh=True), BATCH):
@@ -216,7 +218,7 @@ def lapsed_leases(rt: Runtime) -> int:
                     return ()
 
             moved += len(carry_out(rt, decide))
-        if len(found) < BATCH:
+        if len(found) < BATCH or time.monotonic() >= ends_at:
             break
     return moved
 

@@ -149,7 +149,9 @@ class Keeper:
         quiet = max(QUIET_SECONDS, QUIET_TICKS * rt.settings.tick_seconds)
         last = max(rt.tracker.ticks().values(), default=None)
         if last is None or (rt.ledger.now() - last).total_seconds() > quiet:
-            sweep(rt, self._axme.senders, f"keeper@{rt.worker_name()}")
+            # Much shorter than the time between two renewals, which wait for it.
+            at_most = rt.settings.lease_seconds / 6
+            sweep(rt, self._axme.senders, f"keeper@{rt.worker_name()}", at_most_seconds=at_most)
 
     def _hand_back(self, leg_id: str, run: int) -> None:
         self._settle(leg_id, run, lambda intent, now_leg, on: [lifecycle.hand_back(intent, now_leg, on=on)])

@@ -10,6 +10,8 @@ says only makes them look at the ledger, where the change is decided and fenced.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -39,28 +41,42 @@ HOLD_SECONDS = 10.0
 #: How long the answer to a request is kept, to be given again under the same key.
 REMEMBER_REQUESTS = timedelta(hours=48)
 
+#: When so long has passed, a sweep leaves to the next what is still due: however much falls due at once, leases are looked
+#: at meanwhile, and the worker's slot, or its keeper, is free again.
+PASS_SECONDS = 1.0
+
 #: Rows a refill reads at most: all that may fall due within the tracker's horizon.
 REFILL = 200_000
 
 Counts = dict[str, int]
 
 
-def sweep(rt: Runtime, senders: Mapping[DeliveryKind, Sender], sweeper: str, *, slow: bool | None = None) -> Counts:
+def sweep(
+    rt: Runtime,
+    senders: Mapping[DeliveryKind, Sender],
+    sweeper: str,
+    *,
+    slow: bool | None = None,
+    at_most_seconds: float = PASS_SECONDS,
+) -> Counts:
     """One pass. ``slow``: also the slow brooms; None lets one sweeper in so many ticks do them.
+
+    at_most_seconds: a broom that is not done by then leaves the rest to the next sweep, once it has done a batch.
 
     Returns what each broom did, for the log. A broom that fails does not keep the others from their work.
     """
     best_effort(lambda: rt.tracker.tick(sweeper))
     counts: Counts = {}
-    _broom(counts, "leases", lambda: lapsed_leases(rt))
-    _broom(counts, "agents", lambda: agents.lapsed_leases(rt))
-    _broom(counts, "timers", lambda: due_timers(rt))
+    ends_at = time.monotonic() + at_most_seconds
+    _broom(counts, "leases", lambda: lapsed_leases(rt, ends_at))
+    _broom(counts, "agents", lambda: agents.lapsed_leases(rt, ends_at))
+    _broom(counts, "timers", lambda: due_timers(rt, ends_at))
     _broom(counts, "joins", lambda: full_joins(rt))
-    _broom(counts, "outbox", lambda: undelivered(rt, senders))
+    _broom(counts, "outbox", lambda: undelivered(rt, senders, ends_at))
     _broom(counts, "webhooks", lambda: due_webhooks(rt))
     if slow or (slow is None and _slow_turn(rt, sweeper)):
         _broom(counts, "refilled", lambda: refill(rt))
-        _broom(counts, "resent", lambda: lost_messages(rt))
+        _broom(counts, "resent", lambda: lost_messages(rt, ends_at))
         _broom(counts, "matched", lambda: early_answers(rt))
         _broom(counts, "chords", lambda: waiting_chords(rt))
         _broom(counts, "forgotten", lambda: forget_requests(rt))
@@ -99,7 +115,7 @@ def received(lease: Lease) -> Lease:
     return Lease(_RECEIVED + lease.leg_id, lease.run)
 
 
-def lapsed_leases(rt: Runtime) -> int:
+def lapsed_leases(rt: Runtime, ends_at: float = math.inf) -> int:
     """Legs whose worker has been silent for longer than its lease are queued again; what it had received, sent again."""
     moved = 0
     while lapsed := rt.tracker.lapsed(BATCH):
@@ -110,7 +126,7 @@ def lapsed_leases(rt: Runtime) -> int:
             if lease.leg_id.startswith(_RECEIVED):
                 moved += _send_again(rt, Lease(lease.leg_id.removeprefix(_RECEIVED), lease.run))
         rt.tracker.release(lapsed)
-        if len(lapsed) < BATCH:
+        if len(lapsed) < BATCH or time.monotonic() >= ends_at:
             break
     return moved
 
@@ -151,7 +167,7 @@ def _send_again(rt: Runtime, lease: Lease) -> int:
     return len(carry_out(rt, decide))
 
 
-def due_timers(rt: Runtime) -> int:
+def due_timers(rt: Runtime, ends_at: float = math.inf) -> int:
     """Waits that wake, time out, remind, escalate or poll; intents whose deadline passed."""
     ahead = timedelta(seconds=min(rt.settings.tick_seconds * AHEAD_TICKS, AHEAD_SECONDS))
     done = 0
@@ -166,7 +182,7 @@ def due_timers(rt: Runtime) -> int:
                 done += time_out(rt, timer.id)
             elif timer.kind == "intent":
                 early.append(timer)
-        if len(taken) < BATCH:
+        if len(taken) < BATCH or time.monotonic() >= ends_at:
             break
     if early:
         best_effort(lambda: rt.tracker.schedule(early))
@@ -273,7 +289,7 @@ def full_joins(rt: Runtime) -> int:
     return sum(pass_join(rt, join_id) for join_id in rt.ledger.full_joins(BATCH))
 
 
-def undelivered(rt: Runtime, senders: Mapping[DeliveryKind, Sender]) -> int:
+def undelivered(rt: Runtime, senders: Mapping[DeliveryKind, Sender], ends_at: float = math.inf) -> int:
     """Deliveries that are due and that no process is sending."""
     sent = 0
     while True:
@@ -287,7 +303,7 @@ def undelivered(rt: Runtime, senders: Mapping[DeliveryKind, Sender]) -> int:
         soon = rt.ledger.outbox_due(now + window, 100, HOLD_SECONDS)
         if soon:
             rt.relay.send(soon)
-        if len(due) < 100:
+        if len(due) < 100 or time.monotonic() >= ends_at:
             return sent
 
 
@@ -314,7 +330,7 @@ def refill(rt: Runtime) -> int:
     return len(timers) + len(running)
 
 
-def lost_messages(rt: Runtime) -> int:
+def lost_messages(rt: Runtime, ends_at: float = math.inf) -> int:
     """Legs whose message was published and that nobody started in time: publish again, waiting twice as long."""
     resent = 0
     while legs := rt.ledger.unstarted_legs(rt.ledger.now(), BATCH):
@@ -326,7 +342,7 @@ def lost_messages(rt: Runtime) -> int:
                 continue
             announce(rt, [change])
             resent += 1
-        if len(legs) < BATCH:
+        if len(legs) < BATCH or time.monotonic() >= ends_at:
             break
     return resent
 

@@ -264,6 +264,24 @@ def test_more_timers_than_one_batch_that_fall_due_soon_do_not_keep_the_sweep(app
     assert (too_soon, in_time) == (0, len(intents))
 
 
+def test_a_sweep_that_is_out_of_time_leaves_the_rest_to_the_next(app, axme, asking, monkeypatch):
+    """However much falls due at once: its slot is free again, and leases are looked at in between."""
+    monkeypatch.setattr(brooms, "BATCH", 4)
+
+    with Stage(app, tick_seconds=1) as stage:
+        intents = [axme.submit(asking(timeout="1m", on_timeout="rejected")) for _ in range(9)]
+        stage.run()
+        stage._now += timedelta(minutes=2)
+        brooms.refill(axme.runtime)
+        rt, passes = axme.runtime, []
+        for name in ("one", "two", "three", "four"):
+            passes.append(sweep(rt, stage._senders, name, slow=False, at_most_seconds=0).get("timers", 0))
+        stage.run()
+
+    assert passes == [4, 4, 1, 0]
+    assert {intent.refresh().result for intent in intents} == {"rejected"}
+
+
 def test_a_sleeper_is_woken_ahead_and_runs_at_its_moment(app, axme, sleeping):
     """The sweep that comes just before its moment writes the wake-up; its message leaves on time."""
     with Stage(app, tick_seconds=1) as stage:

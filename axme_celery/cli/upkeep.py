@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -61,7 +62,9 @@ def sweep(axme: Axme, rebuild: bool, as_json: bool) -> None:
     rt.ledger.now(fresh=True)  # says that the ledger is away, which a broom would only log
     if rebuild:
         rt.tracker.clear()
-    counts = one_pass(rt, axme.senders, f"cli@{socket.gethostname()}:{os.getpid()}", slow=True)
+    # The next may be a minute away: all that is due, however long it takes.
+    sweeper = f"cli@{socket.gethostname()}:{os.getpid()}"
+    counts = one_pass(rt, axme.senders, sweeper, slow=True, at_most_seconds=math.inf)
     if counts:
         # A wake-up is decided a little ahead and leaves at its very moment: be there to send it.
         time.sleep(min(AHEAD_TICKS * rt.settings.tick_seconds, HORIZON_SECONDS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.bench import ours
+from tests.bench import ours, storm
 from tests.bench.harness import Outcome, Spread, ratio
 from tests.bench.workloads import WORKLOADS
 
@@ -73,6 +73,14 @@ BUDGETS = (
     Budget(
         says="the same in one second with 100,000 other waits open: at most 120 ms late", workload="timers",
         subject=f"axme, due in 1 s, {ours.MANY_WAITS}", key="p99_late_ms", limit=120,
+    ),
+    Budget(
+        says="100,000 waits due at once: the last fires within 15 s", workload="storm", subject=storm.SUBJECT,
+        key="fired_s", limit=15,
+    ),
+    Budget(
+        says="meanwhile a person's answer takes at most 200 ms", workload="storm", subject=storm.SUBJECT,
+        key="answer_p95_ms", limit=200,
     ),
 )  # fmt: skip
 

@@ -47,9 +47,11 @@ class Program:
         self._process.wait(STOP_SECONDS)
 
 
-def celery_worker(app: str, log: Path, *, pool: str = "prefork", concurrency: int = 2, name: str = "one") -> Program:
+def celery_worker(
+    app: str, log: Path, *, pool: str = "prefork", concurrency: int = 2, name: str = "one", queues: str = "celery"
+) -> Program:
     """A Celery worker of the module ``app``, in its defaults but for its greeting of other workers (a second)."""
-    options = ["--pool", pool, "--concurrency", str(concurrency), "--hostname", f"{name}@bench"]
+    options = ["--pool", pool, "--concurrency", str(concurrency), "--hostname", f"{name}@bench", "--queues", queues]
     return Program(
         ["-m", "celery", "-A", app, "worker", "--loglevel", "WARNING", "--without-mingle", *options],
         log.with_name(f"worker-{name}.log"),

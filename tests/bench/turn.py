@@ -20,7 +20,7 @@ from tests.bench.processes import Program, kill_session
 from tests.bench.services import Services, redis_database
 from tests.servers import libpq_url
 
-TURN_SECONDS = 240
+TURN_SECONDS = 600
 PROJECT = Path(__file__).parents[2]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import absurd_peer, celery_plain, costs, dbos_peer, floor, http, ours, pipelines, webhooks
+from tests.bench import absurd_peer, celery_plain, costs, dbos_peer, floor, http, ours, pipelines, storm, webhooks
 from tests.bench.harness import Column, Ratio, Workload
 
 STEPS = Workload(
@@ -129,6 +129,27 @@ TIMERS = Workload(
     cases=(*celery_plain.TIMERS, *ours.TIMERS),
 )
 
+STORM = Workload(
+    name="storm",
+    title="Everything due at once",
+    about=(
+        "Waits for a time that all fall due in the same moment, each with a task after it, on one worker of two prefork "
+        "processes. Fired is when the last wait is closed in the ledger and its task queued; until then so many tasks "
+        "have run, and the rest is in the queue. Meanwhile people are asked and answer, one after the other. Their tasks, "
+        "and the sweep, have a queue and a worker of their own, as [in production](guides/production.md#beat-and-the-sweep): "
+        "in one queue with everything that is due they would have their turn when all that has run, as with any Celery."
+    ),
+    columns=(
+        Column(key="fired_s", title="due to all fired, s", never="not within the time allowed"),
+        Column(key="done_meanwhile", title="tasks run by then"),
+        Column(key="answer_p95_ms", title="an answer, p95, ms"),
+        Column(key="answer_worst_ms", title="worst, ms"),
+        Column(key="end_p95_ms", title="answer to the end of its task, p95, ms"),
+    ),
+    rounds=1,
+    cases=storm.STORM,
+)
+
 CHAINS = Workload(
     name="chains",
     title="Chains of 50",
@@ -219,4 +240,4 @@ FOLLOWERS = Workload(
     cases=http.FOLLOWERS_CASES,
 )
 
-WORKLOADS = (STEPS, ONE_LEG, COSTS, ORDINARY, CHAINS, GROUPS, CRASHES, TIMERS, HTTP, FOLLOWERS, WEBHOOKS)
+WORKLOADS = (STEPS, ONE_LEG, COSTS, ORDINARY, CHAINS, GROUPS, CRASHES, TIMERS, STORM, HTTP, FOLLOWERS, WEBHOOKS)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import sqlite3
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
+
+from axme_celery import sweep as brooms
 
 from .command_line import desk_fixture, until  # noqa: F401
 
@@ -59,6 +63,20 @@ def test_sweep_does_what_is_due_and_says_what(desk):
 
     assert intent.refresh().status == "TIMED_OUT"
     assert desk.json("sweep").keys() <= {"refilled"}
+
+
+def test_sweep_from_cron_does_all_that_is_due_however_long_it_takes(desk, monkeypatch):
+    """The next may be a minute away."""
+    intents = [desk.submit("doors.add", 1, 2, deadline="1ms") for _ in range(5)]
+    clock = itertools.count(step=3600)
+    monkeypatch.setattr(brooms, "BATCH", 2)
+    monkeypatch.setattr(brooms, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+    # The tracker is told of the deadlines in the background.
+    until(lambda: desk.axme.drain(1), "drain")
+    desk.run("sweep")
+
+    assert {intent.refresh().status for intent in intents} == {"TIMED_OUT"}
 
 
 def test_sweep_sends_what_nobody_sent(desk, private_redis):

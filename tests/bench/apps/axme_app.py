@@ -18,6 +18,8 @@ app.conf.axme_lease_seconds = float(os.environ.get("BENCH_LEASE_SECONDS", "15"))
 app.conf.axme_secret_key = "of no worth, and long enough to sign a session with"
 app.conf.axme_requests_per_minute = None
 app.conf.axme_live_clients = int(os.environ.get("BENCH_LIVE_CLIENTS", "56"))
+if "BENCH_SWEEP_QUEUE" in os.environ:
+    app.conf.task_routes = {"axme.*": {"queue": os.environ["BENCH_SWEEP_QUEUE"]}}
 axme = Axme(app)
 
 
