@@ -35,8 +35,8 @@ shows, in its defaults, and polling faster where its default is to poll slowly; 
 out of it. On SQLite, axme and the bare insert use the write-ahead log and DBOS leaves SQLite its default journal; all
 commit with `synchronous=FULL`. Flows here are trivial on purpose: with real work in a step, the differences shrink.
 
-**Nothing here is a test.** No figure fails a build. Run it yourself: `make bench` (about twenty minutes; `make bench
-ARGS=--quick` about two), or `python -m tests.bench steps one-leg` for single tables.
+**Nothing here is a test.** No figure fails a build. Run it yourself: `make bench` (about half an hour; `make bench
+ARGS=--quick` a few minutes), or `python -m tests.bench steps one-leg` for single tables.
 """
 
 
