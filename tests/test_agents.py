@@ -118,6 +118,17 @@ def test_what_one_listener_took_no_other_gets(stage, send, listen):
     assert listen(by="two") == []
 
 
+def test_leases_that_very_many_listeners_let_lapse_are_not_all_one_sweeps(stage, rt, send, listen, monkeypatch):
+    """A sweep that is out of time leaves the rest to the next."""
+    monkeypatch.setattr(verbs, "BATCH", 2)
+    intents = [send(n) for n in range(5)]
+    assert len(listen()) == 5
+    stage._now += timedelta(seconds=verbs.LEASE_SECONDS + 1)
+
+    assert [verbs.lapsed_leases(rt, ends_at) for ends_at in (0.0, 0.0, 0.0, 0.0)] == [2, 2, 1, 0]
+    assert {intent.legs()[0].status for intent in intents} == {LegStatus.QUEUED}
+
+
 def test_an_intent_whose_agent_fell_silent_goes_to_the_next_listener(stage, send, listen):
     """Under a number that every listener has yet to see."""
     intent = send()

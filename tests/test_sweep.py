@@ -10,7 +10,16 @@ from datetime import timedelta
 import pytest
 from celery import Celery
 
-from axme_celery import Axme, LedgerUnavailable, TrackerUnavailable, step, wait_for_agent, wait_for_human, wait_for_time
+from axme_celery import (
+    Axme,
+    LedgerUnavailable,
+    TrackerUnavailable,
+    keeper,
+    step,
+    wait_for_agent,
+    wait_for_human,
+    wait_for_time,
+)
 from axme_celery import sweep as brooms
 from axme_celery.beat import SWEEP_TASK
 from axme_celery.model import DeliveryKind, Lease, LegStatus, Status
@@ -282,6 +291,18 @@ def test_a_sweep_that_is_out_of_time_leaves_the_rest_to_the_next(app, axme, aski
     assert {intent.refresh().result for intent in intents} == {"rejected"}
 
 
+def test_a_keepers_sweep_is_over_long_before_the_next_renewal(app, axme, monkeypatch):
+    """Where no beat is, a storm of timers must not cost the worker its own leases."""
+    asked = []
+    monkeypatch.setattr(keeper, "sweep", lambda *_, at_most_seconds, **__: asked.append(at_most_seconds))
+
+    with Stage(app, tick_seconds=1):
+        keeper.Keeper(axme)._sweep_if_quiet()
+        renewed_every = axme.settings.lease_seconds / 3
+
+    assert asked and asked[0] <= renewed_every / 2
+
+
 def test_a_sleeper_is_woken_ahead_and_runs_at_its_moment(app, axme, sleeping):
     """The sweep that comes just before its moment writes the wake-up; its message leaves on time."""
     with Stage(app, tick_seconds=1) as stage:
@@ -343,6 +364,33 @@ def test_messages_lost_in_a_long_wait_for_workers_all_arrive_in_the_end(stage, a
 
     assert {i.refresh().result for i in intents} == {"woke"}
     assert {i.legs()[0].run for i in intents} == {2}
+
+
+def test_each_broom_that_is_out_of_time_stops_after_a_batch(app, axme, sleeping, monkeypatch):
+    """Dead workers, lost messages, messages nobody sends: of very many of any of them, the next sweep does the rest."""
+    monkeypatch.setattr(brooms, "BATCH", 4)
+    over = 0.0
+
+    with Stage(app, tick_seconds=1) as stage:
+        rt = axme.runtime
+        rt.tracker.hold([Lease("nobody", n) for n in range(9)], 0)
+        brooms.lapsed_leases(rt, over)
+        lapsed = len(rt.tracker.lapsed(100))
+
+        intents = axme.submit_many([sleeping.s(0) for _ in range(202)])
+        stage._relay.flush()
+        stage.lose_messages()
+        stage._now = intents[0].legs()[0].due_at
+        resent = brooms.lost_messages(rt, over)
+        brooms.lost_messages(rt)
+
+        # Whoever was to send them died.
+        stage._now += timedelta(minutes=10)
+        sent = brooms.undelivered(rt, stage._senders, over)
+        stage.run()
+
+    assert (lapsed, resent, sent) == (5, 4, 100)
+    assert {intent.refresh().result for intent in intents} == {"woke"}
 
 
 def test_a_message_that_waits_in_the_outbox_is_not_taken_for_lost(stage, axme, sleeping):
