@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from .errors import StaleChange, TrackerUnavailable
 from .lifecycle import Occasion
-from .model import Change, Lease, Timer, WaitKind, WaitStatus
+from .model import Change, Lease, LegStatus, Timer, WaitKind, WaitStatus
 from .ports import Runtime
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,9 @@ def best_effort(tell: Callable[[], None]) -> None:
 
 
 def tell_tracker(rt: Runtime, changes: Sequence[Change], ended: Sequence[Lease] = ()) -> None:
-    """Timers that fall due soon or are gone, where the intents are now, and which runs have ended.
+    """Timers that fall due soon or are gone, where the intents are now, which runs have begun and which have ended.
+
+    A run that has ended already needs no lease, so one that is short costs the tracker nothing when it begins.
 
     Raises TrackerUnavailable.
     """
@@ -99,7 +101,20 @@ def tell_tracker(rt: Runtime, changes: Sequence[Change], ended: Sequence[Lease] 
         rt.tracker.schedule(timers)
     if gone:
         rt.tracker.unschedule(gone)
+    over = set(ended)
+    begun = [lease for change in changes for lease in _claimed(change) if lease not in over]
+    if begun:
+        rt.tracker.hold(begun, rt.settings.lease_seconds)
     told = {change.intent.id: change.intent.seq for change in changes if change.intent is not None}
     if any(wait.kind is WaitKind.HUMAN for change in changes for _, wait in change.waits):
         told[INBOXES] = int(rt.ledger.now().timestamp() * 1_000_000)
     rt.tracker.tell(told, ended)
+
+
+def _claimed(change: Change) -> list[Lease]:
+    """The runs this change has begun. Not an agent's outside Celery: that lease is in the ledger."""
+    return [
+        Lease(leg.id, leg.run)
+        for was, leg in change.legs
+        if leg.status is LegStatus.RUNNING and leg.due_at is None and was is not None and was.status is LegStatus.QUEUED
+    ]

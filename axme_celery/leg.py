@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from . import beats, begin, lifecycle
-from .beats import best_effort, occasion
+from .beats import occasion
 from .errors import Drifted, HandedBack, LeaseLost, LedgerUnavailable, LegInterrupt, OutsideIntent, StaleChange
 from .failure import describe
 from .model import (
@@ -263,12 +263,7 @@ def finished(rt: Runtime, leg_id: str, run: int) -> tuple[Any] | None:
 
 def claim(rt: Runtime, leg_id: str, run: int) -> LegRecord:
     """Take the leg for this run. Raises NotToBeHad."""
-    lease, token = Lease(leg_id, run), rt.new_id()
-    # The lease comes first: should this process die between the two, a lease without a claim is dropped by the
-    # sweep, while a claim without a lease would be found late. Only where there is none: a duplicate of this
-    # message must not lengthen the lease of a worker that is dead.
-    best_effort(lambda: rt.tracker.seed([lease], rt.settings.lease_seconds))
-    loaded: list[LegRecord] = []
+    token, loaded = rt.new_id(), list[LegRecord]()
 
     def decide() -> Sequence[Change]:
         record = rt.ledger.leg_record(leg_id)
@@ -283,19 +278,11 @@ def claim(rt: Runtime, leg_id: str, run: int) -> LegRecord:
         loaded[:] = [record]
         return [change]
 
-    try:
-        (change,) = beats.carry_out(rt, decide)
-    except NotToBeHad:
-        # Only a lease of our own making may be dropped: the same run may be held by its rightful worker.
-        _release_unless_running(rt, lease)
-        raise
+    # The tracker is told of the lease as of all else, a moment after the commit. Should this whole worker die between
+    # the two, the next sweep finds the leg running without one.
+    (change,) = beats.carry_out(rt, decide)
     (record,) = loaded
     return LegRecord(change.intent or record.intent, change.legs[0][1], record.checkpoints, record.waits)
-
-
-def _release_unless_running(rt: Runtime, lease: Lease) -> None:
-    if not rt.ledger.running([lease], 1):
-        best_effort(lambda: rt.tracker.release([lease]))
 
 
 def lost(leg: Leg) -> LeaseLost:

@@ -69,6 +69,7 @@ def sweep(
     counts: Counts = {}
     ends_at = time.monotonic() + at_most_seconds
     _broom(counts, "leases", lambda: lapsed_leases(rt, ends_at))
+    _broom(counts, "unleased", lambda: unleased(rt))
     _broom(counts, "agents", lambda: agents.lapsed_leases(rt, ends_at))
     _broom(counts, "timers", lambda: due_timers(rt, ends_at))
     _broom(counts, "joins", lambda: full_joins(rt))
@@ -129,6 +130,16 @@ def lapsed_leases(rt: Runtime, ends_at: float = math.inf) -> int:
         if len(lapsed) < BATCH or time.monotonic() >= ends_at:
             break
     return moved
+
+
+def unleased(rt: Runtime) -> int:
+    """Give a term to runs that the tracker knows no lease of: their worker died as it claimed them, or the tracker was lost.
+
+    A worker that lives renews it long before its end. It is a tick short, for that long ago the worker may have died.
+    """
+    term = max(rt.settings.lease_seconds - rt.settings.tick_seconds, rt.settings.lease_seconds / 2)
+    running = rt.ledger.running(None, REFILL)
+    return sum(rt.tracker.seed(running[start : start + BATCH], term) for start in range(0, len(running), BATCH))
 
 
 def lose(rt: Runtime, lease: Lease, cause: str) -> int:
@@ -319,15 +330,12 @@ def due_webhooks(rt: Runtime) -> int:
 
 
 def refill(rt: Runtime) -> int:
-    """Put back into the tracker what the ledger says: timers due soon, and a last term for runs without a lease."""
+    """Put back into the tracker the timers that the ledger says are due soon."""
     until = rt.ledger.now(fresh=True) + HORIZON
     timers = [*rt.ledger.due_waits(until, REFILL), *rt.ledger.due_intents(until, REFILL)]
     for start in range(0, len(timers), BATCH):
         rt.tracker.refill(timers[start : start + BATCH])
-    running = rt.ledger.running(None, REFILL)
-    for start in range(0, len(running), BATCH):
-        rt.tracker.seed(running[start : start + BATCH], rt.settings.lease_seconds)
-    return len(timers) + len(running)
+    return len(timers)
 
 
 def lost_messages(rt: Runtime, ends_at: float = math.inf) -> int:

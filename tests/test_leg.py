@@ -11,6 +11,7 @@ from celery.exceptions import Ignore, MaxRetriesExceededError, Reject
 from axme_celery import (
     LedgerUnavailable,
     LegInterrupt,
+    beats,
     current_intent,
     current_step,
     step,
@@ -110,6 +111,30 @@ def test_a_message_for_a_leg_this_ledger_does_not_know_is_dropped(stage, axme, e
 
     assert effect.done == []
     assert rt.tracker.lapsed(10) == []
+
+
+class Told:
+    """A relay that keeps what it is told."""
+
+    def __init__(self):
+        self.changes, self.ended = [], []
+
+    def tell(self, changes, ended=()):
+        self.changes += changes
+        self.ended += ended
+
+    def send(self, deliveries):
+        pass
+
+
+class Untouched:
+    """A tracker that notes what it is asked."""
+
+    def __init__(self, asked):
+        self._asked = asked
+
+    def __getattr__(self, verb):
+        return lambda *_: self._asked.append(verb)
 
 
 def test_a_duplicate_does_not_lengthen_the_lease_of_a_dead_worker(stage, axme, effect):
@@ -640,6 +665,28 @@ def test_one_process_may_run_legs_and_ordinary_tasks_in_turn(stage, app, axme, e
 
     assert called.get(timeout=1) is True
     assert legs.take_guards() == ()
+
+
+def test_claiming_waits_for_no_tracker(stage, axme, effect):
+    """Its lease is told with all else, a moment later: Redis may hang, and a short run costs it nothing."""
+
+    @axme.task
+    def work():
+        return effect(1)
+
+    asked = []
+    intent = axme.submit(work.s())
+    (leg,) = intent.legs()
+    rt = replace(axme.runtime, tracker=Untouched(asked), relay=Told())
+    legs.run(rt, leg.id, 1, lambda running: effect(1), guarded=False, show_waiting=lambda: None)
+
+    assert asked == []
+    assert rt.relay.ended == [Lease(leg.id, 1)]
+    beats.tell_tracker(rt, rt.relay.changes, rt.relay.ended)
+    assert asked == ["tell"]
+    beats.tell_tracker(replace(rt, tracker=axme.runtime.tracker), rt.relay.changes)
+    stage._now += timedelta(seconds=axme.settings.lease_seconds)
+    assert axme.runtime.tracker.lapsed(10) == [Lease(leg.id, 1)]
 
 
 def test_a_parked_or_waiting_leg_holds_no_lease(stage, axme):

@@ -20,6 +20,7 @@ from axme_celery import (
     wait_for_human,
     wait_for_time,
 )
+from axme_celery import leg as legs
 from axme_celery import sweep as brooms
 from axme_celery.beat import SWEEP_TASK
 from axme_celery.model import DeliveryKind, Lease, LegStatus, Status
@@ -140,6 +141,39 @@ def test_a_lease_that_lapsed_is_given_away_once(stage, axme):
     assert intent.refresh().result == "done"
 
 
+def test_a_worker_that_dies_as_it_claims_is_missed_by_the_next_sweep(app, axme):
+    """It had not told the tracker yet. The leg runs again within its lease, counted from the claim, and a tick."""
+
+    @axme.task
+    def work():
+        return "done"
+
+    class Dead:
+        """The relay of a worker that was killed in this moment."""
+
+        def tell(self, *_):
+            pass
+
+        send = tell
+
+    with Stage(app, tick_seconds=1, lease_seconds=15) as stage:
+        intent = axme.submit(work.s())
+        stage._relay.flush()
+        with as_it_stands(stage, relay=Dead()) as rt:
+            legs.claim(rt, intent.legs()[0].id, 1)
+        rt = axme.runtime
+        stage._now += timedelta(seconds=1)
+        first, second = (sweep(rt, stage._senders, "one", slow=False) for _ in range(2))
+        assert rt.tracker.lapsed(10) == []
+        stage._now += timedelta(seconds=14)
+
+        assert (first, second) == ({"unleased": 1}, {})
+        assert rt.tracker.lapsed(10) == [Lease(intent.legs()[0].id, 1)]
+        assert sweep(rt, stage._senders, "one", slow=False)["leases"] == 1
+        stage.run()
+        assert intent.refresh().result == "done"
+
+
 def test_brooms_that_work_on_one_intent_at_once_leave_one_outcome(stage, axme, asking):
     """The timeout is decided on what an answer has just changed: it is decided anew, and finds nothing."""
     intents = [stage.submit(asking(timeout="1h")) for _ in range(3)]
@@ -186,6 +220,7 @@ def test_losing_the_tracker_costs_nothing_but_time(stage, axme, asking, sleeping
         def take(*arguments):
             tracker.clear()
             brooms.refill(axme.runtime)
+            brooms.unleased(axme.runtime)
             return tracker.take(*arguments)
 
         axme._runtime = replace(axme.runtime, tracker=Faulty(tracker, take=take))

@@ -41,6 +41,7 @@ from ..sweep import (
     lost_messages,
     refill,
     undelivered,
+    unleased,
 )
 from ..tracker.clock import to_microseconds, to_moment
 from ..tracker.sql import SqlTracker
@@ -241,6 +242,7 @@ class Stage:
             return False
         # First, so that what lies beyond the tracker's horizon is found at its moment and not at the next sweep.
         refill(rt)
+        unleased(rt)
         done = (
             full_joins(rt)
             + lapsed_leases(rt)

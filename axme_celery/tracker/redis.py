@@ -113,14 +113,16 @@ class RedisTracker:
         """Take or renew leases for so long from now, in one command. Whether they were there does not matter."""
         self._hold(leases, seconds, "all")
 
-    def seed(self, leases: Sequence[Lease], seconds: float) -> None:
-        """Give one term to those leases the tracker knows nothing of: it was lost, their workers may live."""
-        self._hold(leases, seconds, "unknown")
+    def seed(self, leases: Sequence[Lease], seconds: float) -> int:
+        """Give one term to those leases the tracker knows nothing of: their workers may live. Returns how many."""
+        return self._hold(leases, seconds, "unknown")
 
-    def _hold(self, leases: Sequence[Lease], seconds: float, which: str) -> None:
+    def _hold(self, leases: Sequence[Lease], seconds: float, which: str) -> int:
         with self._asked("hold leases"):
-            for batch in _batches(leases):
-                self._script("hold", ["leases"], length(seconds), which, *map(_lease_member, batch))
+            return sum(
+                int(self._script("hold", ["leases"], length(seconds), which, *map(_lease_member, batch)))
+                for batch in _batches(leases)
+            )
 
     def release(self, leases: Sequence[Lease]) -> None:
         """Drop leases, lapsed or not."""

@@ -54,11 +54,12 @@ class SqlTracker:
             with self._session("hold leases") as session:
                 session.run(session.sql.hold, _terms(leases, seconds))
 
-    def seed(self, leases: Sequence[Lease], seconds: float) -> None:
-        """Give one term to those leases the tracker knows nothing of: it was lost, their workers may live."""
-        if leases:
-            with self._session("seed leases") as session:
-                session.run(session.sql.seed, _terms(leases, seconds))
+    def seed(self, leases: Sequence[Lease], seconds: float) -> int:
+        """Give one term to those leases the tracker knows nothing of: their workers may live. Returns how many."""
+        if not leases:
+            return 0
+        with self._session("seed leases") as session:
+            return session.run(session.sql.seed, _terms(leases, seconds)).rowcount
 
     def release(self, leases: Sequence[Lease]) -> None:
         """Drop leases, lapsed or not."""
