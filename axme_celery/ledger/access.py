@@ -123,6 +123,9 @@ class Access:
         token = _open.set(True)
         try:
             with self.engines.connect() as connection, connection.begin() as transaction:
+                if not self.engines.is_sqlite:
+                    # What the caller asks is planned as usual.
+                    connection.exec_driver_sql("SET LOCAL enable_seqscan TO ON")
                 yield connection
                 if transaction.is_active:
                     transaction.rollback()

@@ -29,6 +29,11 @@ SQLITE_BUSY_SECONDS = 30
 #: one from the pool and giving it back costs a third of what the database does with a step.
 READY, READY_SECONDS = 3, 60.0
 
+#: What we ask of PostgreSQL. Its plan of a prepared statement is made once, and an outbox is empty then as often as not:
+#: a plan that reads through all of an empty table would do so with a hundred thousand rows in it, a moment later.
+#: Where only that is possible, the plan seems dear enough to be compiled, which takes longer than it.
+_OPTIONS = {"idle_in_transaction_session_timeout": "60000", "enable_seqscan": "off", "jit": "off"}
+
 _all: weakref.WeakSet[Engines] = weakref.WeakSet()
 #: The pools a fork copied into this process. Their sockets and files are the parent's: using them would mix up its
 #: answers, closing them would hang up on it. So they are kept, untouched, and never collected.
@@ -193,7 +198,7 @@ class Engines:
         arguments: dict[str, Any] = {
             "connect_timeout": 5,
             "application_name": "axme-celery",
-            "options": "-c idle_in_transaction_session_timeout=60000",
+            "options": " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items()),
             "keepalives_idle": 30,
             "keepalives_interval": 5,
             "keepalives_count": 3,

@@ -106,8 +106,7 @@ class HookStore:
             sheet.insert_new(th.hook_events, to_row(event))
         for delivery in sorted(deliveries, key=lambda one: (one.event_id, one.subscription_id)):
             sheet.insert_new(th.hook_deliveries, to_row(delivery) | {"held_until": None})
-        for delivery_id in sorted(done):
-            sheet.delete(t.outbox, {"id": delivery_id})
+        sheet.delete_all(t.outbox, done)
         self._access.write(sheet.write, durable=durable)
 
     def event(self, event_id: str) -> HookEvent | None:

@@ -38,8 +38,7 @@ def settle(
 ) -> Sheet:
     """Remove what was sent, put back what failed, file what ran out of tries. Harmless to repeat."""
     sheet = Sheet(is_sqlite)
-    for delivery_id in sorted([*sent, *(delivery.id for delivery, _ in dead)]):
-        sheet.delete(t.outbox, {"id": delivery_id})
+    sheet.delete_all(t.outbox, [*sent, *(delivery.id for delivery, _ in dead)])
     for delivery in sorted(failed, key=lambda one: one.id):
         tried = {"next_at": delivery.next_at, "attempts": delivery.attempts, "last_error": delivery.last_error}
         sheet.update(t.outbox, {**tried, "held_until": None}, {"id": delivery.id})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import Table, bindparam, exists, literal_column, select, text
+from sqlalchemy import String, Table, any_, bindparam, exists, func, literal_column, select, text
 from sqlalchemy import delete as delete_from
 from sqlalchemy import update as update_of
 from sqlalchemy.dialects import postgresql, sqlite
@@ -58,6 +58,16 @@ def update(table: Table, columns: tuple[str, ...], guards: tuple[str, ...], is_s
 def delete(table: Table, guards: tuple[str, ...], is_sqlite: bool) -> Prepared:
     """Delete where columns are as given, as ``is_<column>``."""
     return Prepared(delete_from(table).where(*(table.c[name] == bindparam(f"is_{name}") for name in guards)), is_sqlite)
+
+
+@functools.cache
+def delete_all(table: Table, is_sqlite: bool) -> Prepared:
+    """Delete the rows of these ids, however many: one statement, and always the same. Rows say ``ids``, a list."""
+    if is_sqlite:
+        ids = func.json_each(bindparam("ids", type_=t.JsonText)).table_valued("value")
+        return Prepared(delete_from(table).where(table.c.id.in_(select(ids.c.value))), is_sqlite)
+    ids_given = bindparam("ids", type_=postgresql.ARRAY(String))
+    return Prepared(delete_from(table).where(table.c.id == any_(ids_given)), is_sqlite)
 
 
 @functools.cache

@@ -222,6 +222,11 @@ class Sheet:
         prepared = statements.delete(table, tuple(guards), self._is_sqlite)
         self._add(prepared, {f"is_{name}": value for name, value in guards.items()})
 
+    def delete_all(self, table: Table, ids: Sequence[str]) -> None:
+        """Delete the rows of these ids, as far as they are there."""
+        if ids:
+            self._add(statements.delete_all(table, self._is_sqlite), {"ids": list(ids)})
+
     def _add(self, prepared: Prepared, row: Row, refusal: str = "") -> None:
         batch = self._batches.setdefault(prepared, _Batch())
         batch.rows.append(row)

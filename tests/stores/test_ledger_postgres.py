@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
@@ -13,7 +13,9 @@ import pytest
 from sqlalchemy import text
 
 from axme_celery.errors import LedgerUnavailable, StaleChange
-from axme_celery.ledger import SqlLedger, access, engine, migrate
+from axme_celery.ledger import SqlLedger, access, engine, migrate, outbox
+from axme_celery.ledger.driver import Prepared, Row
+from axme_celery.ledger.write import Sheet
 from axme_celery.model import Checkpoint, LegStatus
 from tests.servers import PrivatePostgres
 
@@ -345,6 +347,55 @@ def test_the_sessions_say_whose_they_are_and_let_nothing_hang(postgres_ledger: S
     with postgres_ledger.engines.durable.connect() as connection:
         assert connection.scalar(text("SHOW application_name")) == "axme-celery"
         assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "1min"
+
+
+def test_what_is_planned_while_the_outbox_is_empty_is_good_when_it_is_full(postgres_ledger: SqlLedger) -> None:
+    """A plan is kept for as long as its connection: reading through an empty table costs nothing, then everything."""
+    with postgres_ledger.engines.durable.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(text("VACUUM ANALYZE axme_outbox"))
+        for ids in ("= 'a'", "= ANY (ARRAY['a', 'b', 'c'])"):
+            plan = " ".join(connection.scalars(text(f"EXPLAIN DELETE FROM axme_outbox WHERE id {ids}")))
+            assert "axme_outbox_pkey" in plan
+
+
+def test_what_a_transaction_step_asks_is_planned_as_usual(postgres_ledger: SqlLedger) -> None:
+    """Their tables are not ours: what they ask of one may well read through all of it."""
+    leg = running(postgres_ledger).leg
+    seen: list[object] = []
+
+    def look(connection: object) -> Checkpoint:
+        seen.append(connection.scalar(text("SHOW enable_seqscan")))  # type: ignore[attr-defined]
+        return Checkpoint(leg_id=leg.id, name="look", nth=1, position=0, run=1)
+
+    postgres_ledger.transaction(look, held(leg.id))
+    assert seen == ["on"]
+
+
+@pytest.mark.parametrize("is_sqlite", [True, False])
+def test_however_many_deliveries_were_sent_they_are_removed_by_the_same_statement(is_sqlite: bool) -> None:
+    """So that it is prepared once."""
+    sheets = [outbox.settle([str(n) for n in range(count)], (), (), is_sqlite) for count in (1, 7, 300)]
+    written = [[(prepared.sql, len(rows)) for prepared, rows in spied(sheet)] for sheet in sheets]
+
+    assert written[0] == written[1] == written[2]
+    assert [len(statements) for statements in written] == [1, 1, 1]
+
+
+def spied(sheet: Sheet) -> list[tuple[Prepared, Sequence[Row]]]:
+    """The statements of a sheet, with their rows."""
+    seen: list[tuple[Prepared, Sequence[Row]]] = []
+
+    class Spy:
+        def run(self, prepared: Prepared, rows: Sequence[Row]) -> int:
+            seen.append((prepared, rows))
+            return len(rows)
+
+        def fetch(self, prepared: Prepared, row: Row) -> Sequence[object]:
+            raise AssertionError("nothing to ask")
+
+    sheet.write(Spy())
+    return seen
 
 
 def test_moments_are_utc_whatever_the_servers_zone(postgres_ledger_url: str) -> None:
