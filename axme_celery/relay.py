@@ -37,7 +37,7 @@ BATCH = 100
 LINGER_SECONDS = 0.2
 #: What the tracker is to know is told it with whatever else comes up within this long, and no more often than that: a
 #: wake-up and a round trip for each leg's claim and end would cost a busy worker a tenth of its time.
-NEWS_LINGER_SECONDS, NEWS_EVERY_SECONDS = 0.002, 0.02
+NEWS_LINGER_SECONDS, NEWS_EVERY_SECONDS = 0.002, 0.05
 #: After the tracker failed it is left alone for so long: what it was not told, the sweep puts in.
 TRACKER_REST_SECONDS = 5.0
 #: How soon after the call a caller's transaction is looked for; then after three times as long, up to a second.
