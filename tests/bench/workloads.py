@@ -83,7 +83,7 @@ ORDINARY = Workload(
     ),
     columns=ONE_LEG.columns,
     ratios=ONE_LEG.ratios,
-    rounds=4,
+    rounds=8,
     quick_rounds=2,
     cases=(*celery_plain.ONE_LEG, *ours.ORDINARY),
 )
