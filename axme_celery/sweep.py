@@ -21,7 +21,7 @@ from .deliver import send_all, settle
 from .durations import seconds
 from .errors import AxmeError, StaleChange, TrackerUnavailable
 from .model import Change, DeliveryKind, Lease, LegStatus, Timer
-from .nodes import Ending
+from .nodes import Ending, endings
 from .onward import after, carry_out, match_early, pass_join
 from .ports import Runtime, Sender
 
@@ -210,21 +210,23 @@ def _fire(rt: Runtime, timers: Sequence[Timer], ahead: timedelta, early: list[Ti
     children: list[Change] = []
     again: list[str] = []
     gone: list[tuple[str, str]] = []
-    records = {r.wait.id: r for r in rt.ledger.wait_records([t.id for t in timers])}
+    records = rt.ledger.wait_records([t.id for t in timers])
+    by_wait = {ending.record.wait.id: ending for ending in endings(rt, records, ahead=ahead, on=on)}
     for timer in timers:
-        record = records.get(timer.id)
-        ending = None if record is None else Ending(rt, record, on)
-        change = None
-        if record is not None and ending is not None:
-            change = lifecycle.fire(record, ahead=ahead, finish=ending.finish, on=on)
+        ending = by_wait.get(timer.id)
+        if ending is None:
+            gone.append(("wait", timer.id))
+            continue
+        record = ending.record
+        change = lifecycle.fire(record, ahead=ahead, finish=ending.finish, on=on)
         if change is None:
-            if record is not None and record.wait.due_at is not None:
+            if record.wait.due_at is not None:
                 early.append(Timer("wait", timer.id, record.wait.due_at))
             else:
                 gone.append(("wait", timer.id))
-        elif record is not None and record.intent.id in changes:
+        elif record.intent.id in changes:
             again.append(timer.id)
-        elif record is not None and ending is not None:
+        else:
             changes[record.intent.id] = change
             children += ending.children
     done = _commit_many(rt, list(changes.values()), children, again)

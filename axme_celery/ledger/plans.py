@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, literal_column, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func, literal_column, or_, select
 
 from ..graph import Join
 from ..model import Intent, JoinRecord, Leg, Wait
@@ -33,6 +33,17 @@ class PlanShelf:
         return self._access.drive(
             lambda d: [leg for (leg,) in _following(self._is_sqlite).read(d, after=after, limit=limit)]
         )
+
+    def following_each(self, afters: Sequence[str], limit: int) -> dict[str, list[Leg]]:
+        """The same of many, by leg or join: up to ``limit`` of each, and nothing of one that nothing follows."""
+        c = t.legs.c
+        nth = func.row_number().over(partition_by=c.after, order_by=c.position).label("nth")
+        found = select(*columns(Leg), nth).where(c.after.in_(afters), c.status == _PENDING).subquery()
+        query = select(found).where(found.c.nth <= limit).order_by(found.c.after, found.c.nth)
+        following: dict[str, list[Leg]] = {}
+        for row in self._access.ask(lambda connection: connection.execute(query).mappings().all()) if afters else ():
+            following.setdefault(row["after"], []).append(to_record(Leg, row))
+        return following
 
     def join_record(self, join_id: str) -> JoinRecord | None:
         """A join with its intent."""
