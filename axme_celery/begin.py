@@ -142,6 +142,7 @@ def turns(
     parent_id: str | None,
     way: str = "",
     limit: int = BATCH,
+    followers: Sequence[Leg] | None = None,
     on: lifecycle.Occasion,
 ) -> list[Turn]:
     """The legs that follow this leg or join, with what each takes.
@@ -149,8 +150,10 @@ def turns(
     result:    JSON text of what it gives.
     parent_id: the leg that Celery would have sent them.
     way:       which way out of a wait was taken.
+    followers: what the ledger says follows, whatever the way, where that was read already.
     """
-    legs = [leg for leg in rt.ledger.following(after, limit) if leg.turn == way]
+    found = rt.ledger.following(after, limit) if followers is None else followers
+    legs = [leg for leg in found if leg.turn == way]
     value = rt.codec.decode(result) if any(leg.plan.get("takes") for leg in legs) else None
     return [turn(rt, intent, leg, value, parent_id, on) for leg in legs]
 

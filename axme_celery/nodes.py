@@ -7,12 +7,14 @@ starts what follows by the way that was taken: the usual one, or that of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from . import begin, lifecycle
 from .graph import REJECTED, TIMED_OUT
 from .lifecycle import NodeEnd
-from .model import Change, Decision, JsonDict, Wait, WaitKind, WaitRecord, WaitStatus
+from .model import Change, Decision, JsonDict, Leg, Wait, WaitKind, WaitRecord, WaitStatus
 from .ports import Runtime
 
 
@@ -20,17 +22,27 @@ class Ending:
     """Ends the node of a wait, if that is one; collects the intents that begin with it."""
 
     def __init__(self, rt: Runtime, record: WaitRecord, on: lifecycle.Occasion) -> None:
-        self._rt, self._record, self._on = rt, record, on
+        self.record = record
+        self._rt, self._on = rt, on
         self.children: list[Change] = []
+        #: What follows the node, where that was read already.
+        self.followers: Sequence[Leg] | None = None
 
     @property
     def finish(self) -> lifecycle.Finish:
         """For the decision that closes the wait; None where a running task waits."""
-        return self._finish if self._record.leg.plan.get("waits") else None
+        return self._finish if self.record.leg.plan.get("waits") else None
+
+    def goes_on(self, closed: Wait) -> bool:
+        """Whether this is a node, and something follows it when its wait has closed so."""
+        if self.finish is None:
+            return False
+        way, _, error = _way(self._rt, self.record.leg, closed)
+        return error is None and bool(way or self.record.leg.followers)
 
     def _finish(self, closed: Wait) -> NodeEnd:
-        rt, on, leg, intent = self._rt, self._on, self._record.leg, self._record.intent
-        way, value, error = _way(rt, leg.signature.get("kwargs") or {}, leg.plan.get("given"), closed)
+        rt, on, leg, intent = self._rt, self._on, self.record.leg, self.record.intent
+        way, value, error = _way(rt, leg, closed)
         if error is not None:
             falls = begin.fallout(rt, intent, leg, on)
             self.children = list(falls.children)
@@ -40,7 +52,7 @@ class Ending:
         )
         turns: list[lifecycle.Turn] = []
         if way or leg.followers:
-            turns = begin.turns(rt, intent, leg.id, result, parent_id=leg.id, way=way, on=on)
+            turns = begin.turns(rt, intent, leg.id, result, parent_id=leg.id, way=way, followers=self.followers, on=on)
         called = begin.callbacks(rt, intent, leg, result, on)
         self.children = begin.with_children(Change(), turns, called)[1:]
         waits_next = any(turn.wait is not None for turn in turns)
@@ -48,8 +60,27 @@ class Ending:
         return NodeEnd(result=result, turns=tuple(turns), busy=busy)
 
 
-def _way(rt: Runtime, asked: JsonDict, given: Any, closed: Wait) -> tuple[str, Any, JsonDict | None]:
+def endings(rt: Runtime, records: Sequence[WaitRecord], *, ahead: timedelta, on: lifecycle.Occasion) -> list[Ending]:
+    """How each of these waits ends its node, should time close it now. What follows them is read at once for all.
+
+    ahead: as ``lifecycle.fire`` is given it.
+    """
+    found, going = [Ending(rt, record, on) for record in records], list[Ending]()
+    for ending in found:
+        closed = lifecycle.closed_by_time(ending.record, ahead=ahead, on=on)
+        if closed is not None and ending.goes_on(closed):
+            going.append(ending)
+    # No less safe than read for one: that, too, comes after the wait's record and before the transaction, which demands
+    # of the node and of every leg it starts that they are as read. Whoever decides anew makes an Ending of its own.
+    following = rt.ledger.following_each([ending.record.leg.id for ending in going], begin.BATCH)
+    for ending in going:
+        ending.followers = following.get(ending.record.leg.id, [])
+    return found
+
+
+def _way(rt: Runtime, leg: Leg, closed: Wait) -> tuple[str, Any, JsonDict | None]:
     """Which way it goes on, with what value; or the error it ends with."""
+    asked, given = leg.signature.get("kwargs") or {}, leg.plan.get("given")
     if closed.kind is WaitKind.TIME:
         return "", given, None
     if closed.status is WaitStatus.EXPIRED and closed.request.get("on_timeout", "fail") == "fail":

@@ -169,6 +169,9 @@ class Ledger(Protocol):
     def following(self, after: str, limit: int) -> list[Leg]:
         """Legs whose turn it is when this leg or join ends, in the order of the canvas."""
 
+    def following_each(self, afters: Sequence[str], limit: int) -> dict[str, list[Leg]]:
+        """The same of many, by leg or join: up to ``limit`` of each, and nothing of one that nothing follows."""
+
     def join_record(self, join_id: str) -> JoinRecord | None: ...
     def joins(self, intent_id: str) -> list[Join]: ...
     def full_joins(self, limit: int) -> list[str]: ...

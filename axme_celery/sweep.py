@@ -21,7 +21,7 @@ from .deliver import send_all, settle
 from .durations import seconds
 from .errors import AxmeError, StaleChange, TrackerUnavailable
 from .model import Change, DeliveryKind, Lease, LegStatus, Timer
-from .nodes import Ending
+from .nodes import Ending, endings
 from .onward import after, carry_out, match_early, pass_join
 from .ports import Runtime, Sender
 
@@ -72,11 +72,12 @@ def sweep(
     _broom(counts, "unleased", lambda: unleased(rt))
     _broom(counts, "agents", lambda: agents.lapsed_leases(rt, ends_at))
     _broom(counts, "timers", lambda: due_timers(rt, ends_at))
+    most = _most_refilled(counts.get("timers", 0)) if time.monotonic() >= ends_at else REFILL
     _broom(counts, "joins", lambda: full_joins(rt))
     _broom(counts, "outbox", lambda: undelivered(rt, senders, ends_at))
     _broom(counts, "webhooks", lambda: due_webhooks(rt))
     if slow or (slow is None and _slow_turn(rt, sweeper)):
-        _broom(counts, "refilled", lambda: refill(rt))
+        _broom(counts, "refilled", lambda: refill(rt, most))
         _broom(counts, "resent", lambda: lost_messages(rt, ends_at))
         _broom(counts, "matched", lambda: early_answers(rt))
         _broom(counts, "chords", lambda: waiting_chords(rt))
@@ -94,6 +95,16 @@ def _broom(counts: Counts, name: str, run: Callable[[], int]) -> None:
         return
     if done:
         counts[name] = done
+
+
+def _most_refilled(fired: int) -> int:
+    """Timers of a kind that are worth refilling where firing so many took the whole pass: more is due than is fired.
+
+    Twice what is fired until the next refill, for another may sweep beside. The earliest are refilled, and taken, first:
+    one that is not among them would not have its turn before that, even if the tracker knew of it. A batch at least, for
+    other brooms may have taken the time.
+    """
+    return min(REFILL, 2 * SLOW_TICKS * max(fired, BATCH))
 
 
 def _slow_turn(rt: Runtime, sweeper: str) -> bool:
@@ -221,21 +232,23 @@ def _fire(rt: Runtime, timers: Sequence[Timer], ahead: timedelta, early: list[Ti
     children: list[Change] = []
     again: list[str] = []
     gone: list[tuple[str, str]] = []
-    records = {r.wait.id: r for r in rt.ledger.wait_records([t.id for t in timers])}
+    records = rt.ledger.wait_records([t.id for t in timers])
+    by_wait = {ending.record.wait.id: ending for ending in endings(rt, records, ahead=ahead, on=on)}
     for timer in timers:
-        record = records.get(timer.id)
-        ending = None if record is None else Ending(rt, record, on)
-        change = None
-        if record is not None and ending is not None:
-            change = lifecycle.fire(record, ahead=ahead, finish=ending.finish, on=on)
+        ending = by_wait.get(timer.id)
+        if ending is None:
+            gone.append(("wait", timer.id))
+            continue
+        record = ending.record
+        change = lifecycle.fire(record, ahead=ahead, finish=ending.finish, on=on)
         if change is None:
-            if record is not None and record.wait.due_at is not None:
+            if record.wait.due_at is not None:
                 early.append(Timer("wait", timer.id, record.wait.due_at))
             else:
                 gone.append(("wait", timer.id))
-        elif record is not None and record.intent.id in changes:
+        elif record.intent.id in changes:
             again.append(timer.id)
-        elif record is not None and ending is not None:
+        else:
             changes[record.intent.id] = change
             children += ending.children
     done = _commit_many(rt, list(changes.values()), children, again)
@@ -329,10 +342,13 @@ def due_webhooks(rt: Runtime) -> int:
 # -- slow brooms ------------------------------------------------------------------
 
 
-def refill(rt: Runtime) -> int:
-    """Put back into the tracker the timers that the ledger says are due soon."""
+def refill(rt: Runtime, most: int = REFILL) -> int:
+    """Put back into the tracker the timers that the ledger says are due soon.
+
+    most: timers of a kind, the earliest first.
+    """
     until = rt.ledger.now(fresh=True) + HORIZON
-    timers = [*rt.ledger.due_waits(until, REFILL), *rt.ledger.due_intents(until, REFILL)]
+    timers = [*rt.ledger.due_waits(until, most), *rt.ledger.due_intents(until, most)]
     for start in range(0, len(timers), BATCH):
         rt.tracker.refill(timers[start : start + BATCH])
     return len(timers)

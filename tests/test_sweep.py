@@ -8,7 +8,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from celery import Celery
+from celery import Celery, group
+from sqlalchemy import event
 
 from axme_celery import (
     Axme,
@@ -23,6 +24,7 @@ from axme_celery import (
 from axme_celery import leg as legs
 from axme_celery import sweep as brooms
 from axme_celery.beat import SWEEP_TASK
+from axme_celery.ledger.driver import Driver
 from axme_celery.model import DeliveryKind, Lease, LegStatus, Status
 from axme_celery.sweep import sweep
 from axme_celery.testing import Stage
@@ -50,6 +52,23 @@ def sleeping(axme):
         return "woke"
 
     return sleeping
+
+
+@pytest.fixture
+def noted():
+    """What ``note`` was called with, in order."""
+    return []
+
+
+@pytest.fixture
+def note(app, noted):
+    """An ordinary task that notes what it is called with."""
+
+    @app.task(shared=False, name="note")
+    def note(*args):
+        noted.append(args)
+
+    return note
 
 
 @contextmanager
@@ -324,6 +343,142 @@ def test_a_sweep_that_is_out_of_time_leaves_the_rest_to_the_next(app, axme, aski
 
     assert passes == [4, 4, 1, 0]
     assert {intent.refresh().result for intent in intents} == {"rejected"}
+
+
+def test_however_many_waits_are_due_what_follows_them_is_read_at_once(
+    stage_on_each_database, axme, note, noted, monkeypatch
+):
+    """A batch sends as many statements for forty pipelines as for twenty, and each goes on with its own."""
+    stage, sent = stage_on_each_database, []
+
+    def counted(verb):
+        own = getattr(Driver, verb)
+        monkeypatch.setattr(Driver, verb, lambda *given: sent.append(given) or own(*given))
+
+    for verb in ("fetch", "run", "run_whole"):
+        counted(verb)
+    event.listen(stage.engine, "before_cursor_execute", lambda *given: sent.append(given))
+
+    def fired(count):
+        """The statements it takes to fire so many waits."""
+        axme.submit_many([wait_for_time.s("1h") | group(note.si(n, "a"), note.si(n, "b")) for n in range(count)])
+        stage._now += timedelta(hours=1)
+        brooms.refill(axme.runtime)
+        sent.clear()
+        assert brooms.due_timers(axme.runtime) == count
+        statements = len(sent)
+        stage.run()
+        return statements
+
+    twenty, forty = fired(20), fired(40)
+
+    assert twenty == forty
+    assert noted == [(n, which) for count in (20, 40) for n in range(count) for which in "ab"]
+
+
+def test_only_what_follows_waits_that_time_closes_is_read(stage, axme, note, noted):
+    """Not what follows one that is reminded of, or not due yet, or that fails; a detour is read like any other way."""
+    people, ledger, asked = {"to": "ana", "timeout": "1h"}, axme.runtime.ledger, []
+    slept = stage.submit(wait_for_time.s("1h") | note.si("slept"))
+    late = stage.submit(wait_for_human.s("Late?", on_timeout=note.si("late"), **people))
+    stage.submit(wait_for_human.s("Fails?", **people) | note.si("no"))
+    stage.submit(wait_for_human.s("Reminded?", to="ana", remind_every="1h") | note.si("no"))
+    stage.submit(wait_for_time.s("61m") | note.si("no"))
+    stage.submit(wait_for_time.s("1h"))
+    stage._now += timedelta(hours=1)
+    brooms.refill(axme.runtime)
+
+    def following_each(afters, limit):
+        asked.extend(afters)
+        return ledger.following_each(afters, limit)
+
+    with as_it_stands(stage, ledger=Faulty(ledger, following_each=following_each)) as rt:
+        brooms.due_timers(rt)
+    stage.run()
+
+    assert sorted(asked) == sorted(intent.legs()[0].id for intent in (slept, late))
+    assert sorted(noted) == [("late",), ("slept",)]
+
+
+def test_what_moves_after_its_followers_were_read_is_decided_anew(stage_on_each_database, axme, note, noted):
+    """They are read before the transaction, which refuses the whole batch where one of them is no longer as read."""
+    stage = stage_on_each_database
+    intents = axme.submit_many([wait_for_time.s("1h") | note.si(n) for n in range(3)])
+    ledger = axme.runtime.ledger
+    stage._now += timedelta(hours=1)
+    brooms.refill(axme.runtime)
+
+    def followers_then_a_cancel(afters, limit):
+        found = ledger.following_each(afters, limit)
+        axme.cancel(intents[1].id, reason="no need")
+        return found
+
+    with as_it_stands(stage, ledger=Faulty(ledger, following_each=followers_then_a_cancel)) as rt:
+        done = brooms.due_timers(rt)
+    stage.run()
+
+    assert (done, noted) == (2, [(0,), (2,)])
+    assert intents[1].refresh().status is Status.CANCELED
+
+
+@pytest.mark.parametrize(("at_most_seconds", "refilled"), [(0, 16), (3600, 30)])
+def test_a_refill_in_a_storm_reads_what_can_be_fired_until_the_next(
+    app, axme, sleeping, monkeypatch, at_most_seconds, refilled
+):
+    """Where more is due than a pass can do, the tracker has enough to go on; else it is told all there is."""
+    monkeypatch.setattr(brooms, "BATCH", 4)
+    monkeypatch.setattr(brooms, "SLOW_TICKS", 2)
+
+    with Stage(app, tick_seconds=1) as stage:
+        axme.submit_many([wait_for_time.s("90s") for _ in range(30)])
+        stage._now += timedelta(minutes=1)
+        counts = sweep(axme.runtime, stage._senders, "one", slow=True, at_most_seconds=at_most_seconds)
+
+    assert counts == {"refilled": refilled}
+
+
+def test_a_timer_that_is_lost_in_a_storm_comes_before_those_that_are_due_later(app, axme, monkeypatch):
+    """However long the storm lasts, the earliest are refilled in it."""
+    monkeypatch.setattr(brooms, "BATCH", 4)
+    monkeypatch.setattr(brooms, "SLOW_TICKS", 2)
+
+    with Stage(app, tick_seconds=1) as stage:
+        lost, *others = axme.submit_many([wait_for_time.s(3600 + n) for n in range(30)])
+        stage._now += timedelta(hours=2)
+        brooms.refill(axme.runtime)
+        axme.runtime.tracker.unschedule([("wait", lost.waits()[0].id)])
+        for name in ("one", "two"):
+            sweep(axme.runtime, stage._senders, name, slow=True, at_most_seconds=0)
+        ended = [intent for intent in (lost, *others) if intent.refresh().status is Status.COMPLETED]
+
+    assert ended == [lost, *others[:7]]
+
+
+def test_a_run_without_a_lease_is_given_its_last_term_in_a_storm_too(app, axme, asking, monkeypatch):
+    """Its worker may be dead, and nobody else would notice."""
+    monkeypatch.setattr(brooms, "BATCH", 4)
+
+    with Stage(app, tick_seconds=1) as stage:
+
+        @axme.task
+        def work():
+            step(name="effect")(lambda: 1)()
+
+        stage.kill("effect")
+        orphan = axme.submit(work.s())
+        stage._relay.flush()
+        stage._run_next()
+        axme.submit_many([wait_for_time.s("1m") for _ in range(9)])
+        stage._now += timedelta(minutes=2)
+        rt = axme.runtime
+        rt.tracker.clear()
+        brooms.refill(rt)
+        rt.tracker.release([Lease(orphan.legs()[0].id, 1)])
+        counts = sweep(rt, stage._senders, "one", slow=True, at_most_seconds=0)
+        stage._now += timedelta(seconds=axme.settings.lease_seconds)
+
+        assert counts["timers"] == 4
+        assert rt.tracker.lapsed(10) == [Lease(orphan.legs()[0].id, 1)]
 
 
 def test_a_keepers_sweep_is_over_long_before_the_next_renewal(app, axme, monkeypatch):

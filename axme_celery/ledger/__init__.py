@@ -249,7 +249,9 @@ class SqlLedger(KeyShelf, PlanShelf):
         return self._access.drive(lambda d: hot.wait_record(d, wait_id, self._is_sqlite))
 
     def wait_records(self, wait_ids: Sequence[str]) -> list[WaitRecord]:
-        return self._access.ask(lambda c: read.wait_records(c, wait_ids))
+        if not wait_ids:
+            return []
+        return self._access.drive(lambda d: hot.wait_records(d, wait_ids, self._is_sqlite))
 
     def tool_wait(self, tool: str, job_id: str) -> WaitRecord | None:
         return self._access.ask(lambda c: read.tool_wait(c, tool, job_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import bindparam, select
@@ -11,7 +12,7 @@ from ..model import Checkpoint, Fence, Intent, Leg, LegRecord, Wait, WaitRecord
 from . import statements
 from . import tables as t
 from .driver import Driver
-from .query import Query
+from .query import Query, among
 from .rows import columns, to_row
 
 
@@ -45,6 +46,11 @@ def wait_record(driver: Driver, wait_id: str, is_sqlite: bool) -> WaitRecord | N
     return next((WaitRecord(*found) for found in _wait(is_sqlite).read(driver, id=wait_id)), None)
 
 
+def wait_records(driver: Driver, wait_ids: Sequence[str], is_sqlite: bool) -> list[WaitRecord]:
+    """The same of many."""
+    return [WaitRecord(*found) for found in _waits_among(is_sqlite).read(driver, ids=list(wait_ids))]
+
+
 @functools.cache
 def _intent(is_sqlite: bool) -> Query:
     return Query(select(*columns(Intent)).where(t.intents.c.id == bindparam("id")), (Intent,), is_sqlite)
@@ -71,13 +77,20 @@ def _waits(is_sqlite: bool) -> Query:
     return Query(select(*columns(Wait)).where(t.waits.c.leg_id == bindparam("leg_id")), (Wait,), is_sqlite)
 
 
+#: Waits, each with its leg and intent.
+WAIT_RECORD = (
+    select(*columns(Intent, "i_"), *columns(Leg, "l_"), *columns(Wait, "w_"))
+    .select_from(t.waits)
+    .join(t.legs, t.legs.c.id == t.waits.c.leg_id)
+    .join(t.intents, t.intents.c.id == t.waits.c.intent_id)
+)
+
+
 @functools.cache
 def _wait(is_sqlite: bool) -> Query:
-    query = (
-        select(*columns(Intent, "i_"), *columns(Leg, "l_"), *columns(Wait, "w_"))
-        .select_from(t.waits)
-        .join(t.legs, t.legs.c.id == t.waits.c.leg_id)
-        .join(t.intents, t.intents.c.id == t.waits.c.intent_id)
-        .where(t.waits.c.id == bindparam("id"))
-    )
-    return Query(query, (Intent, Leg, Wait), is_sqlite)
+    return Query(WAIT_RECORD.where(t.waits.c.id == bindparam("id")), (Intent, Leg, Wait), is_sqlite)
+
+
+@functools.cache
+def _waits_among(is_sqlite: bool) -> Query:
+    return Query(WAIT_RECORD.where(among(t.waits.c.id, "ids", is_sqlite)), (Intent, Leg, Wait), is_sqlite)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, literal_column, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func, literal_column, or_, select
 
 from ..graph import Join
 from ..model import Intent, JoinRecord, Leg, Wait
 from . import tables as t
 from .access import Access
-from .query import Query
+from .query import Query, among
 from .rows import columns, to_record
 
 # Literal, not bound: the small partial indexes are of use only to a plan that knows the value.
@@ -33,6 +33,15 @@ class PlanShelf:
         return self._access.drive(
             lambda d: [leg for (leg,) in _following(self._is_sqlite).read(d, after=after, limit=limit)]
         )
+
+    def following_each(self, afters: Sequence[str], limit: int) -> dict[str, list[Leg]]:
+        """The same of many, by leg or join: up to ``limit`` of each, and nothing of one that nothing follows."""
+        if not afters:
+            return {}
+        query, following = _following_each(self._is_sqlite), dict[str, list[Leg]]()
+        for (leg,) in self._access.drive(lambda d: query.read(d, afters=list(afters), limit=limit)):
+            following.setdefault(leg.after, []).append(leg)
+        return following
 
     def join_record(self, join_id: str) -> JoinRecord | None:
         """A join with its intent."""
@@ -121,6 +130,15 @@ def _following(is_sqlite: bool) -> Query:
         .limit(bindparam("limit"))
     )
     return Query(query, (Leg,), is_sqlite)
+
+
+@functools.cache
+def _following_each(is_sqlite: bool) -> Query:
+    c = t.legs.c
+    nth = func.row_number().over(partition_by=c.after, order_by=c.position).label("nth")
+    those = select(*columns(Leg), nth).where(among(c.after, "afters", is_sqlite), c.status == _PENDING).subquery()
+    query = select(*(those.c[column.name] for column in columns(Leg))).where(those.c.nth <= bindparam("limit"))
+    return Query(query.order_by(those.c.after, those.c.nth), (Leg,), is_sqlite)
 
 
 @functools.cache

@@ -24,6 +24,7 @@ from ..model import (
 )
 from . import tables as t
 from . import tables_hooks as th
+from .hot import WAIT_RECORD
 from .rows import columns, to_record
 
 # Literal, not bound: the small partial indexes are of use only to a plan that knows the value.
@@ -115,29 +116,13 @@ def waits(c: Connection, intent_id: str) -> list[Wait]:
     )
 
 
-_WAIT_RECORD = (
-    select(*columns(Intent, "i_"), *columns(Leg, "l_"), *columns(Wait, "w_"))
-    .select_from(t.waits)
-    .join(t.legs, t.legs.c.id == t.waits.c.leg_id)
-    .join(t.intents, t.intents.c.id == t.waits.c.intent_id)
-)
-
-
-def _wait_records(c: Connection, query: Select[Any]) -> list[WaitRecord]:
-    return [
-        WaitRecord(to_record(Intent, row, "i_"), to_record(Leg, row, "l_"), to_record(Wait, row, "w_"))
-        for row in c.execute(query).mappings()
-    ]
-
-
-def wait_records(c: Connection, wait_ids: Sequence[str]) -> list[WaitRecord]:
-    return _wait_records(c, _WAIT_RECORD.where(t.waits.c.id.in_(wait_ids))) if wait_ids else []
-
-
 def tool_wait(c: Connection, tool: str, job_id: str) -> WaitRecord | None:
     """The wait of a tool's job: the open one, else the last that was."""
-    query = _WAIT_RECORD.where(t.waits.c.tool == tool, t.waits.c.job_id == job_id)
-    found = _wait_records(c, query.order_by(t.waits.c.opened_at.desc()).limit(20))
+    query = WAIT_RECORD.where(t.waits.c.tool == tool, t.waits.c.job_id == job_id)
+    found = [
+        WaitRecord(to_record(Intent, row, "i_"), to_record(Leg, row, "l_"), to_record(Wait, row, "w_"))
+        for row in c.execute(query.order_by(t.waits.c.opened_at.desc()).limit(20)).mappings()
+    ]
     return next((r for r in found if r.wait.status is WaitStatus.OPEN), found[0] if found else None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from sqlalchemy import String, Table, any_, bindparam, exists, func, literal_column, select, text
+from sqlalchemy import Table, bindparam, exists, literal_column, select, text
 from sqlalchemy import delete as delete_from
 from sqlalchemy import update as update_of
 from sqlalchemy.dialects import postgresql, sqlite
@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from . import tables as t
 from . import tables_hooks as th
 from .driver import Prepared
+from .query import among
 
 
 @functools.cache
@@ -63,11 +64,7 @@ def delete(table: Table, guards: tuple[str, ...], is_sqlite: bool) -> Prepared:
 @functools.cache
 def delete_all(table: Table, is_sqlite: bool) -> Prepared:
     """Delete the rows of these ids, however many: one statement, and always the same. Rows say ``ids``, a list."""
-    if is_sqlite:
-        ids = func.json_each(bindparam("ids", type_=t.JsonText)).table_valued("value")
-        return Prepared(delete_from(table).where(table.c.id.in_(select(ids.c.value))), is_sqlite)
-    ids_given = bindparam("ids", type_=postgresql.ARRAY(String))
-    return Prepared(delete_from(table).where(table.c.id == any_(ids_given)), is_sqlite)
+    return Prepared(delete_from(table).where(among(table.c.id, "ids", is_sqlite)), is_sqlite)
 
 
 @functools.cache

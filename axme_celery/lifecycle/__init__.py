@@ -37,7 +37,7 @@ from .runs import (
 from .shown import shown_hash
 from .turns import Fallout, Turn, join_too_large, pass_join, rest
 from .voters import REQUESTER, Refusal, barred, may_answer, needs_comment, vote_of
-from .waits import Finish, NodeEnd, answer, fire, heartbeat, open_wait, rest_again
+from .waits import Finish, NodeEnd, answer, closed_by_time, fire, heartbeat, open_wait, rest_again
 
 __all__ = [
     "GATE",
@@ -57,6 +57,7 @@ __all__ = [
     "call",
     "cancel",
     "claim",
+    "closed_by_time",
     "complete",
     "delegate",
     "due",

@@ -135,20 +135,43 @@ def fire(record: WaitRecord, *, ahead: timedelta, finish: Finish = None, on: Occ
     ``ahead``: a ``wait_for_time`` may be closed this much early; its message still leaves at the very moment.
     """
     wait = record.wait
-    if wait.status is not WaitStatus.OPEN or record.intent.status.is_final:
+    if not _may_fire(record):
+        return None
+    closed = closed_by_time(record, ahead=ahead, on=on)
+    if closed is not None and closed.kind is WaitKind.TIME:
+        return _resume(record, closed, finish, at=wait.timeout_at or on.now, on=on)
+    if closed is not None:
+        change = _resume(record, closed, finish, at=on.now, on=on)
+        return replace(change, outbox=(*change.outbox, *cancel_children([wait], "clock", on)))
+    if wait.timeout_at is not None and wait.timeout_at <= on.now:
+        return fall_back(record, on=on)
+    return nudge(record, on)
+
+
+def closed_by_time(record: WaitRecord, *, ahead: timedelta, on: Occasion) -> Wait | None:
+    """The wait as ``fire`` closes it now; None where that leaves it open, or finds it closed."""
+    wait = record.wait
+    if not _may_fire(record):
         return None
     if wait.kind is WaitKind.TIME:
         if wait.timeout_at is None or wait.timeout_at > on.now + ahead:
             return None
-        closed = closed_wait(
-            wait, WaitStatus.ANSWERED, max(on.now, wait.timeout_at), outcome="woke", answered_by="clock"
-        )
-        return _resume(record, closed, finish, at=wait.timeout_at, on=on)
+        return closed_wait(wait, WaitStatus.ANSWERED, max(on.now, wait.timeout_at), outcome="woke", answered_by="clock")
     if wait.timeout_at is not None and wait.timeout_at <= on.now:
-        return fall_back(record, on=on) if may_fall_back(wait) else _expire(record, "timeout", finish, on)
+        return None if may_fall_back(wait) else _expired(wait, "timeout", on)
     if wait.heartbeat_at is not None and wait.heartbeat_at <= on.now:
-        return _expire(record, "heartbeat_missed", finish, on)
-    return nudge(record, on)
+        return _expired(wait, "heartbeat_missed", on)
+    return None
+
+
+def _may_fire(record: WaitRecord) -> bool:
+    return record.wait.status is WaitStatus.OPEN and not record.intent.status.is_final
+
+
+def _expired(wait: Wait, cause: str, on: Occasion) -> Wait:
+    on_timeout = wait.request.get("on_timeout", "fail")
+    outcome = cause if on_timeout in ("fail", "detour") else on_timeout
+    return closed_wait(wait, WaitStatus.EXPIRED, on.now, outcome=outcome, answered_by="clock")
 
 
 def heartbeat(wait: Wait, *, on: Occasion) -> Change:
@@ -228,14 +251,6 @@ def _end_node(
     else:
         arrive(story, rows, leg)
     return rows.change(story)
-
-
-def _expire(record: WaitRecord, cause: str, finish: Finish, on: Occasion) -> Change:
-    on_timeout = record.wait.request.get("on_timeout", "fail")
-    outcome = cause if on_timeout in ("fail", "detour") else on_timeout
-    closed = closed_wait(record.wait, WaitStatus.EXPIRED, on.now, outcome=outcome, answered_by="clock")
-    change = _resume(record, closed, finish, at=on.now, on=on)
-    return replace(change, outbox=(*change.outbox, *cancel_children([record.wait], "clock", on)))
 
 
 def _shown_as_opened(record: WaitRecord, expected: str | None) -> None:

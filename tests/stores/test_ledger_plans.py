@@ -82,6 +82,29 @@ def test_a_pipeline_is_written_whole_and_only_its_first_legs_are_queued(ledger: 
     assert [leg.id for leg in ledger.following(join.id, 10)] == [legs[3].id]
 
 
+def test_what_follows_many_is_told_of_each_as_if_it_were_asked_alone(ledger: SqlLedger) -> None:
+    """The first so many of each in the order of the canvas, and none whose turn has been."""
+    on, intent_id = occasion(ledger), uuid7()
+    intent = Intent(
+        id=intent_id, type="export", status=Status.CREATED, created_at=on.now, updated_at=on.now, work_hash="w" * 64
+    )
+    heads = [leg_of(intent_id, n, followers=n) for n in range(4)]
+    # Written in another order than that of the canvas, and those of one head not side by side.
+    places = [(head, 10 * turn + head.position) for turn in (2, 0, 1) for head in heads if turn < head.position]
+    tails = [leg_of(intent_id, place, after=head.id, plan={"takes": True}) for head, place in places]
+    begun = [*heads, next(tail for tail in tails if tail.position == 2)]
+    ledger.commit(
+        lifecycle.submit_plan(intent, [*heads, *tails], [], [lifecycle.Turn(leg=leg) for leg in begun], on=on)
+    )
+    afters = [*(head.id for head in reversed(heads)), "nobody"]
+
+    for limit in (1, 2, 10):
+        alone = {after: ledger.following(after, limit) for after in afters}
+        assert ledger.following_each(afters, limit) == {after: legs for after, legs in alone.items() if legs}
+    assert [[leg.position for leg in ledger.following(head.id, 2)] for head in heads] == [[], [1], [12], [3, 13]]
+    assert ledger.following_each([], 10) == {}
+
+
 def test_the_last_member_of_a_join_is_told_that_it_was_the_last(ledger: SqlLedger) -> None:
     """And nobody else."""
     _, legs, join = chord(ledger, 3)
