@@ -72,12 +72,11 @@ def sweep(
     _broom(counts, "unleased", lambda: unleased(rt))
     _broom(counts, "agents", lambda: agents.lapsed_leases(rt, ends_at))
     _broom(counts, "timers", lambda: due_timers(rt, ends_at))
-    most = _most_refilled(counts.get("timers", 0)) if time.monotonic() >= ends_at else REFILL
     _broom(counts, "joins", lambda: full_joins(rt))
     _broom(counts, "outbox", lambda: undelivered(rt, senders, ends_at))
     _broom(counts, "webhooks", lambda: due_webhooks(rt))
     if slow or (slow is None and _slow_turn(rt, sweeper)):
-        _broom(counts, "refilled", lambda: refill(rt, most))
+        _broom(counts, "refilled", lambda: refill(rt))
         _broom(counts, "resent", lambda: lost_messages(rt, ends_at))
         _broom(counts, "matched", lambda: early_answers(rt))
         _broom(counts, "chords", lambda: waiting_chords(rt))
@@ -95,16 +94,6 @@ def _broom(counts: Counts, name: str, run: Callable[[], int]) -> None:
         return
     if done:
         counts[name] = done
-
-
-def _most_refilled(fired: int) -> int:
-    """Timers of a kind that are worth refilling where firing so many took the whole pass: more is due than is fired.
-
-    Twice what is fired until the next refill, for another may sweep beside. The earliest are refilled, and taken, first:
-    one that is not among them would not have its turn before that, even if the tracker knew of it. A batch at least, for
-    other brooms may have taken the time.
-    """
-    return min(REFILL, 2 * SLOW_TICKS * max(fired, BATCH))
 
 
 def _slow_turn(rt: Runtime, sweeper: str) -> bool:
@@ -342,13 +331,10 @@ def due_webhooks(rt: Runtime) -> int:
 # -- slow brooms ------------------------------------------------------------------
 
 
-def refill(rt: Runtime, most: int = REFILL) -> int:
-    """Put back into the tracker the timers that the ledger says are due soon.
-
-    most: timers of a kind, the earliest first.
-    """
+def refill(rt: Runtime) -> int:
+    """Put back into the tracker the timers that the ledger says are due soon."""
     until = rt.ledger.now(fresh=True) + HORIZON
-    timers = [*rt.ledger.due_waits(until, most), *rt.ledger.due_intents(until, most)]
+    timers = [*rt.ledger.due_waits(until, REFILL), *rt.ledger.due_intents(until, REFILL)]
     for start in range(0, len(timers), BATCH):
         rt.tracker.refill(timers[start : start + BATCH])
     return len(timers)

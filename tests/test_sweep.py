@@ -421,66 +421,6 @@ def test_what_moves_after_its_followers_were_read_is_decided_anew(stage_on_each_
     assert intents[1].refresh().status is Status.CANCELED
 
 
-@pytest.mark.parametrize(("at_most_seconds", "refilled"), [(0, 16), (3600, 30)])
-def test_a_refill_in_a_storm_reads_what_can_be_fired_until_the_next(
-    app, axme, sleeping, monkeypatch, at_most_seconds, refilled
-):
-    """Where more is due than a pass can do, the tracker has enough to go on; else it is told all there is."""
-    monkeypatch.setattr(brooms, "BATCH", 4)
-    monkeypatch.setattr(brooms, "SLOW_TICKS", 2)
-
-    with Stage(app, tick_seconds=1) as stage:
-        axme.submit_many([wait_for_time.s("90s") for _ in range(30)])
-        stage._now += timedelta(minutes=1)
-        counts = sweep(axme.runtime, stage._senders, "one", slow=True, at_most_seconds=at_most_seconds)
-
-    assert counts == {"refilled": refilled}
-
-
-def test_a_timer_that_is_lost_in_a_storm_comes_before_those_that_are_due_later(app, axme, monkeypatch):
-    """However long the storm lasts, the earliest are refilled in it."""
-    monkeypatch.setattr(brooms, "BATCH", 4)
-    monkeypatch.setattr(brooms, "SLOW_TICKS", 2)
-
-    with Stage(app, tick_seconds=1) as stage:
-        lost, *others = axme.submit_many([wait_for_time.s(3600 + n) for n in range(30)])
-        stage._now += timedelta(hours=2)
-        brooms.refill(axme.runtime)
-        axme.runtime.tracker.unschedule([("wait", lost.waits()[0].id)])
-        for name in ("one", "two"):
-            sweep(axme.runtime, stage._senders, name, slow=True, at_most_seconds=0)
-        ended = [intent for intent in (lost, *others) if intent.refresh().status is Status.COMPLETED]
-
-    assert ended == [lost, *others[:7]]
-
-
-def test_a_run_without_a_lease_is_given_its_last_term_in_a_storm_too(app, axme, asking, monkeypatch):
-    """Its worker may be dead, and nobody else would notice."""
-    monkeypatch.setattr(brooms, "BATCH", 4)
-
-    with Stage(app, tick_seconds=1) as stage:
-
-        @axme.task
-        def work():
-            step(name="effect")(lambda: 1)()
-
-        stage.kill("effect")
-        orphan = axme.submit(work.s())
-        stage._relay.flush()
-        stage._run_next()
-        axme.submit_many([wait_for_time.s("1m") for _ in range(9)])
-        stage._now += timedelta(minutes=2)
-        rt = axme.runtime
-        rt.tracker.clear()
-        brooms.refill(rt)
-        rt.tracker.release([Lease(orphan.legs()[0].id, 1)])
-        counts = sweep(rt, stage._senders, "one", slow=True, at_most_seconds=0)
-        stage._now += timedelta(seconds=axme.settings.lease_seconds)
-
-        assert counts["timers"] == 4
-        assert rt.tracker.lapsed(10) == [Lease(orphan.legs()[0].id, 1)]
-
-
 def test_a_keepers_sweep_is_over_long_before_the_next_renewal(app, axme, monkeypatch):
     """Where no beat is, a storm of timers must not cost the worker its own leases."""
     asked = []
