@@ -101,9 +101,8 @@ class Driver:
         self._statements = connection if is_sqlite else _raw_cursor(connection)
 
     def autocommit(self, on: bool) -> None:
-        """Whether the driver leaves transactions to us, or begins them itself, as SQLAlchemy expects (psycopg)."""
-        if not self._is_sqlite:
-            self._connection.autocommit = on
+        """Whether the driver leaves transactions to us, or begins them itself, as SQLAlchemy expects (PostgreSQL)."""
+        self._connection.autocommit = on
 
     def begin(self, *, durable: bool) -> None:
         """Begin to write. Unless ``durable``, the commit will not wait for the disk (PostgreSQL)."""
