@@ -14,14 +14,16 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event
+from sqlalchemy import DateTime, create_engine, event
+from sqlalchemy.dialects import sqlite
 
 from axme_celery.errors import LedgerUnavailable
-from axme_celery.ledger import SqlLedger, sqlite_pool
+from axme_celery.ledger import SqlLedger, sqlite_pool, tables
 from axme_celery.model import Lease, Status
 from axme_celery.tracker import open_tracker
 
@@ -408,3 +410,23 @@ def test_a_connection_given_back_within_a_transaction_is_not_lent_again(sqlite_l
     with sqlite_ledger.engines.borrow() as driver:
         assert driver.is_idle
     assert sqlite_ledger.leg_record(leg_id) is not None
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2026, 10, 5, 8, 30, 0, 123456, tzinfo=UTC),
+        datetime(2026, 10, 5, 8, 30, tzinfo=UTC),
+        datetime(2026, 12, 31, 23, 59, 59, 7, tzinfo=timezone(timedelta(hours=-5, minutes=-30))),
+        None,
+    ],
+)
+def test_moments_are_the_text_that_sqlalchemy_writes(moment: datetime | None) -> None:
+    """Sortable, in UTC, and what is in ledgers already."""
+    dialect = sqlite.dialect()
+    ours = tables.Moment().dialect_impl(dialect).bind_processor(dialect)
+    theirs = DateTime().dialect_impl(dialect).bind_processor(dialect)
+    assert ours is not None
+    assert theirs is not None
+
+    assert ours(moment) == theirs(moment and moment.astimezone(UTC).replace(tzinfo=None))
