@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Dialect, Executable, Select
@@ -33,7 +34,12 @@ class Prepared:
         compiled: Any = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
         self.sql = str(compiled)
         binds = {name: bind for bind, name in compiled.bind_names.items()}
-        self._binds = [(name, _to_driver(binds[name].type, dialect)) for name in compiled.positiontup or ()]
+        names = tuple(compiled.positiontup or ())
+        #: How many parameters it has.
+        self.width = len(names)
+        self._values = _picker(names)
+        changes = [_to_driver(binds[name].type, dialect) for name in names]
+        self._changes = [(place, change) for place, change in enumerate(changes) if change is not None]
         #: Values written in the statement itself.
         self._fixed = {name: bind.value for name, bind in binds.items() if not bind.required}
         self.results = (
@@ -42,16 +48,14 @@ class Prepared:
             else []
         )
 
-    @property
-    def width(self) -> int:
-        """How many parameters it has."""
-        return len(self._binds)
-
     def parameters(self, row: Row) -> list[Any]:
         """What the driver is given for a row."""
         if self._fixed:
             row = {**self._fixed, **row}
-        return [row[name] if change is None else change(row[name]) for name, change in self._binds]
+        values = list(self._values(row))
+        for place, change in self._changes:
+            values[place] = change(values[place])
+        return values
 
 
 class Whole:
@@ -101,9 +105,8 @@ class Driver:
         self._statements = connection if is_sqlite else _raw_cursor(connection)
 
     def autocommit(self, on: bool) -> None:
-        """Whether the driver leaves transactions to us, or begins them itself, as SQLAlchemy expects (psycopg)."""
-        if not self._is_sqlite:
-            self._connection.autocommit = on
+        """Whether the driver leaves transactions to us, or begins them itself, as SQLAlchemy expects (PostgreSQL)."""
+        self._connection.autocommit = on
 
     def begin(self, *, durable: bool) -> None:
         """Begin to write. Unless ``durable``, the commit will not wait for the disk (PostgreSQL)."""
@@ -206,6 +209,11 @@ def _raw_cursor(connection: Any) -> Any:
     from psycopg import RawCursor
 
     return RawCursor(connection)
+
+
+def _picker(names: tuple[str, ...]) -> Callable[[Row], tuple[Any, ...]]:
+    """Takes these of a row, all at once: in half the time of one after the other."""
+    return itemgetter(*names) if len(names) > 1 else lambda row: tuple(row[name] for name in names)
 
 
 def _to_driver(of: Any, dialect: Dialect) -> Callable[[Any], Any] | None:

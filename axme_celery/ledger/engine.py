@@ -10,7 +10,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,22 +122,13 @@ class Engines:
         with self.durable.connect() as connection:
             yield connection
 
-    @contextmanager
-    def borrow(self) -> Iterator[Driver]:
+    def borrow(self) -> AbstractContextManager[Driver]:
         """A connection as its driver gave it, in autocommit; for statements compiled once."""
-        # After a fork in here, or when all was closed meanwhile, there is another place, and what is ours is not for it.
-        place = self._ready
-        ready = self._take()
-        try:
-            yield ready.driver
-        except BaseException:
-            self._take_back(ready)
-            raise
-        # SQLite's go back each time: a fork must find none in use.
-        if self.is_sqlite or len(place) >= READY:
-            self._give_back(ready)
-        else:
-            place.append(ready)
+        if not self.is_sqlite:
+            return self._borrow_ready()
+        pool = self.durable.pool
+        assert isinstance(pool, ForkedEmptyPool)
+        return pool.lend()
 
     def dispose(self) -> None:
         """Close this process's connections. The next use opens new ones."""
@@ -146,6 +137,21 @@ class Engines:
             engine, self._engine = self._engine, None
         if engine is not None:
             engine.dispose()
+
+    @contextmanager
+    def _borrow_ready(self) -> Iterator[Driver]:
+        # After a fork in here, or when all was closed meanwhile, there is another place, and what is ours is not for it.
+        place = self._ready
+        ready = self._take()
+        try:
+            yield ready.driver
+        except BaseException:
+            self._take_back(ready)
+            raise
+        if len(place) >= READY:
+            self._give_back(ready)
+        else:
+            place.append(ready)
 
     def _take(self) -> _Ready:
         with suppress(IndexError):
@@ -156,13 +162,13 @@ class Engines:
             # The pool knows whether it is too old to be used.
             self._give_back(ready)
         pooled = self.durable.raw_connection()
-        driver = Driver(pooled.driver_connection, self.is_sqlite)
+        driver = Driver(pooled.driver_connection, False)
         try:
             driver.autocommit(True)
         except BaseException:
             pooled.invalidate()
             raise
-        return _Ready(pooled, driver, 0.0 if self.is_sqlite else time.monotonic() + READY_SECONDS)
+        return _Ready(pooled, driver, time.monotonic() + READY_SECONDS)
 
     def _give_back(self, ready: _Ready) -> None:
         try:
@@ -216,9 +222,7 @@ class Engines:
                 self._folder = _temporary_folder(self)
             url = make_url("sqlite://").set(database=str(self._folder / "ledger.db"))
         arguments = {"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False}
-        engine = create_engine(
-            url, connect_args=arguments, poolclass=ForkedEmptyPool, pool_size=5, max_overflow=20, pool_use_lifo=True
-        )
+        engine = create_engine(url, connect_args=arguments, poolclass=ForkedEmptyPool)
         synchronous = "OFF" if self.is_memory else "FULL"
 
         @event.listens_for(engine, "connect")
@@ -234,13 +238,6 @@ class Engines:
             # timeout. Taking the write lock first makes writers queue instead.
             if not connection.get_execution_options().get("axme_read"):
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-        @event.listens_for(engine, "checkin")
-        def _end(connection: Any, _: Any) -> None:
-            # SQLAlchemy takes a COMMIT that failed for the end of the transaction, but SQLite may have kept it open
-            # (busy, disk full): whoever borrows this connection next would read in it, and commit it.
-            if connection is not None and connection.in_transaction:
-                connection.rollback()
 
         return engine
 

@@ -21,7 +21,8 @@ def record(driver: Driver, checkpoint: Checkpoint, at: datetime, fence: Fence, i
 
     One round trip and one commit.
     """
-    row = to_row(checkpoint) | {"at": at, "token": fence.token}
+    row = to_row(checkpoint)
+    row["at"], row["token"] = at, fence.token
     return driver.run(statements.insert_checkpoint_of_running(is_sqlite), [row]) == 1
 
 

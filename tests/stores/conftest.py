@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from axme_celery.ledger import SqlLedger, migrate
+from axme_celery.ledger import SqlLedger, migrate, sqlite_pool
 
 
 class MovedClock:
@@ -76,5 +76,8 @@ def _opened(url: str) -> Iterator[SqlLedger]:
     ledger = SqlLedger(url)
     yield ledger
     # Whatever the test did, every connection was given back, or is kept ready for the next.
-    assert ledger.engines.durable.pool.checkedout() == len(ledger.engines._ready)  # type: ignore[attr-defined]
+    if ledger.engines.is_sqlite:
+        assert sqlite_pool._door._inside == 0
+    else:
+        assert ledger.engines.durable.pool.checkedout() == len(ledger.engines._ready)  # type: ignore[attr-defined]
     ledger.close()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from axme_celery import audit, lifecycle
@@ -141,6 +143,18 @@ def recorded(ledger: SqlLedger, leg_id: str) -> LegRecord:
     record = ledger.leg_record(leg_id)
     assert record is not None
     return record
+
+
+def open_files(ledger: SqlLedger) -> list[str]:
+    """The files of a ledger on SQLite that this process has open, its log among them."""
+    path = str(Path(ledger.engines.durable.url.database or "").resolve())
+    links = [Path(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    return [name for link in links if link.is_symlink() and (name := str(link.readlink())).startswith(path)]
+
+
+def handles(ledger: SqlLedger) -> list[str]:
+    """One for each connection to a ledger on SQLite: its log. The file itself SQLite closes only with the last of them."""
+    return [name for name in open_files(ledger) if name.endswith("-wal")]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from axme_celery.hooks import HookDelivery
 from axme_celery.ids import uuid7
 from axme_celery.ledger import SqlLedger, tables
 from axme_celery.ledger.clock import HostClock, LedgerClock
+from axme_celery.ledger.driver import Driver, Prepared, Row
 from axme_celery.model import (
     Change,
     Checkpoint,
@@ -503,27 +505,22 @@ def test_many_changes_at_once_and_single_ones_never_block_each_other_for_good(le
         assert len([e for e in ledger.events(wait.intent_id) if e.type == "intent.in_progress"]) == 2
 
 
-def test_five_hundred_changes_are_one_transaction_and_few_statements(ledger: SqlLedger) -> None:
+def test_five_hundred_changes_are_one_transaction_and_few_statements(
+    ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the sweep commits at a stroke: every row of it is there, and the database was asked a dozen times."""
     statements: list[str] = []
     changes = [new_intent(ledger, tags=("bulk",)) for _ in range(500)]
-    from axme_celery.ledger.driver import Driver
+    own, run = threading.get_ident(), Driver.run
 
-    class Counting(Driver):
-        def run(self, prepared, rows):  # type: ignore[no-untyped-def]
-            # Relays of other tests may still be at it.
-            if threading.get_ident() == own:
-                statements.append(prepared.sql)
-            return super().run(prepared, rows)
+    def counting(self: Driver, prepared: Prepared, rows: Sequence[Row]) -> int:
+        # Relays of other tests may still be at it.
+        if threading.get_ident() == own:
+            statements.append(prepared.sql)
+        return run(self, prepared, rows)
 
-    import axme_celery.ledger.engine as engine
-
-    own = threading.get_ident()
-    engine.Driver, real = Counting, engine.Driver  # type: ignore[misc]
-    try:
-        ledger.commit(*changes)
-    finally:
-        engine.Driver = real  # type: ignore[misc]
+    monkeypatch.setattr(Driver, "run", counting)
+    ledger.commit(*changes)
 
     assert len(statements) == 6
     assert len(ledger.intents({"tag": "bulk"}, None, 1000)) == 500
@@ -1037,8 +1034,6 @@ def test_reading_on_sqlite_takes_no_lock(tmp_path: Path) -> None:
 def test_a_claim_does_not_wait_for_the_disk(postgres_ledger: SqlLedger) -> None:
     """Losing it in a crash of the database harms nothing; a submit and an end of a leg do wait."""
     ledger = postgres_ledger
-    from axme_celery.ledger.driver import Prepared, Row
-
     # What the database itself finds set at each commit.
     with ledger.engines.durable.begin() as connection:
         for statement in (

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from axme_celery.forkgate import ForkGate
-from axme_celery.ledger import SqlLedger, engine
+from axme_celery.ledger import SqlLedger, engine, sqlite_pool
 
-from .ledgers import submitted
+from .ledgers import handles, open_files, submitted
 
 ROOT = Path(__file__).parents[2]
 
@@ -167,13 +167,6 @@ def test_a_child_does_not_use_what_its_parent_had_in_hand_as_it_forked(postgres_
 # -- SQLite, which must not be open at all when its process forks --
 
 
-def open_files(ledger: SqlLedger) -> list[str]:
-    """The files of the ledger that this process has open."""
-    name = Path(ledger.engines.durable.url.database or "").name
-    links = [Path(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
-    return [str(link.readlink()) for link in links if link.is_symlink() and name in str(link.readlink())]
-
-
 def test_a_child_inherits_no_open_sqlite_file(sqlite_ledger: SqlLedger) -> None:
     """Two threads had it open; the parent opens it again when it next needs it."""
     ledger = sqlite_ledger
@@ -220,6 +213,103 @@ def test_a_fork_does_not_wait_for_the_connection_in_its_own_hand(sqlite_ledger: 
         began = time.monotonic()
         assert in_child(lambda: None) == 0
         assert time.monotonic() - began < 2
+
+
+def test_a_fork_waits_for_a_connection_that_was_borrowed_past_sqlalchemy(sqlite_ledger: SqlLedger) -> None:
+    """A step's is. The child finds neither a file open nor the write lock taken."""
+    ledger = sqlite_ledger
+    submitted(ledger)
+    inside, done = threading.Event(), threading.Event()
+
+    def write_slowly() -> None:
+        with ledger.engines.borrow() as driver:
+            driver.begin(durable=True)
+            inside.set()
+            time.sleep(0.5)
+            driver.commit()
+            done.set()
+
+    thread = threading.Thread(target=write_slowly)
+    thread.start()
+    inside.wait()
+
+    def look() -> None:
+        assert done.is_set()
+        assert not open_files(ledger)
+        submitted(ledger, key="childs")
+
+    assert in_child(look) == 0
+    thread.join()
+    assert ledger.intent_by_key("childs") is not None
+
+
+def test_who_comes_for_a_connection_during_a_fork_is_let_in_after_it(sqlite_ledger: SqlLedger) -> None:
+    """Whichever way they come."""
+    ledger = sqlite_ledger
+    intent = submitted(ledger).intent
+    came: list[str] = []
+    sqlite_pool._before()
+    threads = [
+        threading.Thread(target=lambda: came.append("driver") if ledger.intent(intent.id) else None),
+        threading.Thread(target=lambda: came.append("SQLAlchemy") if ledger.intents({}, None, 1) else None),
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    before, files = list(came), open_files(ledger)
+    sqlite_pool._door.open()
+    for thread in threads:
+        thread.join(10)
+
+    assert (before, files) == ([], [])
+    assert sorted(came) == ["SQLAlchemy", "driver"]
+
+
+def test_a_connection_whose_borrower_was_struck_down_at_the_door_is_given_back(sqlite_ledger: SqlLedger) -> None:
+    """A time limit's exception comes between any two instructions; every later fork would wait for nobody."""
+    submitted(sqlite_ledger)
+    loan = sqlite_ledger.engines.borrow()
+    loan.__enter__()
+    assert sqlite_pool._door._inside == 1
+
+    del loan
+
+    assert sqlite_pool._door._inside == 0
+    assert len(handles(sqlite_ledger)) == 1
+
+
+def test_a_child_that_was_forked_with_a_connection_in_hand_waits_for_its_own_threads(sqlite_ledger: SqlLedger) -> None:
+    """What its parent had in hand is given back there, too, and stands for nobody else's."""
+    ledger = sqlite_ledger
+    submitted(ledger)
+    parent = os.getpid()
+    with ledger.engines.borrow():
+        pid = os.fork()
+    if os.getpid() != parent:
+        code = 1
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(20)
+            inside, done = threading.Event(), threading.Event()
+
+            def work() -> None:
+                with ledger.engines.borrow():
+                    inside.set()
+                    time.sleep(0.5)
+                    done.set()
+
+            threading.Thread(target=work).start()
+            inside.wait()
+            forked: list[int] = []
+            # By another thread than the one that came out twice.
+            thread = threading.Thread(target=lambda: forked.append(in_child(lambda: done.is_set() or os._exit(2))))
+            thread.start()
+            thread.join()
+            code = forked[0]
+        finally:
+            os._exit(code)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_two_threads_that_fork_at_once_shut_nobody_out(sqlite_ledger: SqlLedger) -> None:

@@ -13,20 +13,22 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import DateTime, create_engine, event
+from sqlalchemy.dialects import sqlite
 
 from axme_celery.errors import LedgerUnavailable
-from axme_celery.ledger import SqlLedger
+from axme_celery.ledger import SqlLedger, sqlite_pool, tables
 from axme_celery.model import Lease, Status
 from axme_celery.tracker import open_tracker
 
 from . import ledgers
-from .ledgers import assert_whole, new_intent, running, step_done, submitted
+from .ledgers import assert_whole, handles, new_intent, open_files, running, step_done, submitted
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -354,3 +356,77 @@ def test_every_connection_of_a_file_is_set_up_alike(tmp_path: Path) -> None:
             for name, value in (("journal_mode", "wal"), ("synchronous", 2), ("busy_timeout", 30_000)):
                 assert driver._connection.execute(f"PRAGMA {name}").fetchone() == (value,)
     ledger.close()
+
+
+# -- connections ---------------------------------------------------------------------------
+
+
+def test_a_step_takes_its_connection_without_sqlalchemys_checkout(sqlite_ledger: SqlLedger) -> None:
+    """That takes as long as writing the row does."""
+    leg_id = running(sqlite_ledger).leg.id
+    checkouts: list[object] = []
+    event.listen(sqlite_ledger.engines.durable, "checkout", lambda *given: checkouts.append(given))
+
+    sqlite_ledger.commit(step_done(leg_id))
+    assert checkouts == []
+
+    assert sqlite_ledger.checkpoint(leg_id, "fetch", 1) is not None
+    assert len(checkouts) == 1
+
+
+def test_one_thread_needs_one_connection_whichever_way_it_asks(sqlite_ledger: SqlLedger) -> None:
+    """With a second one, each would read anew from the file what the other has written."""
+    record = running(sqlite_ledger)
+    sqlite_ledger.commit(step_done(record.leg.id))
+    assert sqlite_ledger.intents({}, None, 10) == [record.intent]
+    with sqlite_ledger.engines.durable.begin():
+        pass
+
+    assert len(handles(sqlite_ledger)) == 1
+
+
+def test_as_many_connections_as_are_wanted_at_once_and_few_that_stay(sqlite_ledger: SqlLedger) -> None:
+    """Whoever waited for a free one would wait for SQLite's one writer anyway. None is left when the ledger is closed."""
+    submitted(sqlite_ledger)
+    with ExitStack() as borrowed:
+        for _ in range(20):
+            borrowed.enter_context(sqlite_ledger.engines.borrow())
+            borrowed.enter_context(sqlite_ledger.engines.connect())
+        assert len(handles(sqlite_ledger)) == 40
+    assert len(handles(sqlite_ledger)) == sqlite_pool.KEPT
+
+    sqlite_ledger.close()
+
+    assert open_files(sqlite_ledger) == []
+
+
+def test_a_connection_given_back_within_a_transaction_is_not_lent_again(sqlite_ledger: SqlLedger) -> None:
+    """Whoever came next would commit what was given up."""
+    leg_id = running(sqlite_ledger).leg.id
+    with sqlite_ledger.engines.borrow() as given_up:
+        given_up.begin(durable=True)
+        given_up._connection.execute("DELETE FROM axme_legs")
+
+    with sqlite_ledger.engines.borrow() as driver:
+        assert driver.is_idle
+    assert sqlite_ledger.leg_record(leg_id) is not None
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2026, 10, 5, 8, 30, 0, 123456, tzinfo=UTC),
+        datetime(2026, 10, 5, 8, 30, tzinfo=UTC),
+        datetime(2026, 12, 31, 23, 59, 59, 7, tzinfo=timezone(timedelta(hours=-5, minutes=-30))),
+        None,
+    ],
+)
+def test_moments_are_the_text_that_sqlalchemy_writes(moment: datetime | None) -> None:
+    """Sortable, in UTC, and what is in ledgers already."""
+    dialect = sqlite.dialect()
+    ours = tables.Moment().dialect_impl(dialect).bind_processor(dialect)
+    theirs = DateTime().dialect_impl(dialect).bind_processor(dialect)
+    assert ours is not None
+    assert theirs is not None
+
+    assert ours(moment) == theirs(moment and moment.astimezone(UTC).replace(tzinfo=None))
