@@ -10,6 +10,8 @@ import pytest
 
 from axme_celery.ledger import SqlLedger, migrate, sqlite_pool
 
+from .ledgers import handles
+
 
 class MovedClock:
     """A clock that stands still until it is moved."""
@@ -77,7 +79,12 @@ def _opened(url: str) -> Iterator[SqlLedger]:
     yield ledger
     # Whatever the test did, every connection was given back, or is kept ready for the next.
     if ledger.engines.is_sqlite:
-        assert sqlite_pool._door._inside == 0
+        pool = ledger.engines.durable.pool
+        assert isinstance(pool, sqlite_pool.ForkedEmptyPool)
+        assert sqlite_pool._door._own.count == 0
+        # Not how many are inside the door: it is the whole process's, and another test's application may be at its own ledger.
+        if Path("/proc/self/fd").is_dir():
+            assert len(handles(ledger)) <= len(pool._idle)
     else:
         assert ledger.engines.durable.pool.checkedout() == len(ledger.engines._ready)  # type: ignore[attr-defined]
     ledger.close()

@@ -270,11 +270,11 @@ def test_a_connection_whose_borrower_was_struck_down_at_the_door_is_given_back(s
     submitted(sqlite_ledger)
     loan = sqlite_ledger.engines.borrow()
     loan.__enter__()
-    assert sqlite_pool._door._inside == 1
+    assert sqlite_pool._door._own.count == 1
 
     del loan
 
-    assert sqlite_pool._door._inside == 0
+    assert sqlite_pool._door._own.count == 0
     assert len(handles(sqlite_ledger)) == 1
 
 
