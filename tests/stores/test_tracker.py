@@ -124,11 +124,11 @@ def test_after_a_flush_seeded_leases_get_one_last_term(tracker: Tracker, clock: 
     tracker.clear()
     assert tracker.lapsed(10) == []
 
-    tracker.seed([Lease("alive", 1), Lease("dead", 1)], 15)
+    assert tracker.seed([Lease("alive", 1), Lease("dead", 1)], 15) == 2
     clock.pass_seconds(10)
     tracker.hold([Lease("alive", 1)], 15)
     clock.pass_seconds(6)
-    tracker.seed([Lease("alive", 1), Lease("dead", 1)], 15)
+    assert tracker.seed([Lease("alive", 1), Lease("dead", 1), Lease("new", 1)], 15) == 1
 
     assert tracker.lapsed(10) == [Lease("dead", 1)]
 
