@@ -59,7 +59,7 @@ class SqlTracker:
         if not leases:
             return 0
         with self._session("seed leases") as session:
-            return session.run(session.sql.seed, _terms(leases, seconds)).rowcount
+            return len(session.run(session.sql.seed, _terms(leases, seconds)).all())
 
     def release(self, leases: Sequence[Lease]) -> None:
         """Drop leases, lapsed or not."""

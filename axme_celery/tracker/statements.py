@@ -52,7 +52,12 @@ class Statements:
 
         #: leg_id, run, term
         self.hold = self._put(TABLES.leases, leg_id=None, run=None, ends_at=ends_at)
-        self.seed = self._new(TABLES.leases, leg_id=None, run=None, ends_at=ends_at).on_conflict_do_nothing()
+        #: ... returns one row for each that was new
+        self.seed = (
+            self._new(TABLES.leases, leg_id=None, run=None, ends_at=ends_at)
+            .on_conflict_do_nothing()
+            .returning(_LEASES.run)
+        )
         #: a_leg, a_run
         self.release = delete(TABLES.leases).where(
             _LEASES.leg_id == bindparam("a_leg"), _LEASES.run == bindparam("a_run")
