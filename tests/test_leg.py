@@ -20,7 +20,7 @@ from axme_celery import (
 )
 from axme_celery import leg as legs
 from axme_celery.errors import LeaseLost
-from axme_celery.model import Lease, LegStatus, Status
+from axme_celery.model import Change, Lease, LegStatus, Status
 from axme_celery.sweep import lose
 
 
@@ -687,6 +687,25 @@ def test_claiming_waits_for_no_tracker(stage, axme, effect):
     beats.tell_tracker(replace(rt, tracker=axme.runtime.tracker), rt.relay.changes)
     stage._now += timedelta(seconds=axme.settings.lease_seconds)
     assert axme.runtime.tracker.lapsed(10) == [Lease(leg.id, 1)]
+
+
+def test_only_who_claims_tells_of_a_lease(stage, axme, effect):
+    """A listener outside Celery has its lease in the ledger; who only writes to a leg must not lengthen a dead worker's."""
+
+    @axme.task
+    def work():
+        return effect(1)
+
+    (queued,) = axme.submit(work.s()).legs()
+    claimed = replace(queued, status=LegStatus.RUNNING, due_at=None)
+    lent = replace(claimed, due_at=stage.now)
+    asked = []
+    rt = replace(axme.runtime, tracker=Untouched(asked))
+
+    beats.tell_tracker(rt, [Change(legs=((queued, lent), (claimed, replace(claimed, has_history=True))))])
+    assert asked == ["tell"]
+    beats.tell_tracker(rt, [Change(legs=((queued, claimed),))])
+    assert asked == ["tell", "hold", "tell"]
 
 
 def test_a_parked_or_waiting_leg_holds_no_lease(stage, axme):

@@ -193,6 +193,24 @@ def test_a_worker_that_dies_as_it_claims_is_missed_by_the_next_sweep(app, axme):
         assert intent.refresh().result == "done"
 
 
+def test_a_worker_that_lives_has_time_to_renew_what_a_sweep_gave_a_term(app, axme):
+    """Where a tick is nearly as long as a lease, that term is half a lease: leases are renewed at a third."""
+
+    @axme.task
+    def work():
+        return "done"
+
+    with Stage(app, tick_seconds=5, lease_seconds=6) as stage:
+        intent = axme.submit(work.s())
+        stage._relay.flush()
+        legs.claim(axme.runtime, intent.legs()[0].id, 1)
+        axme.runtime.tracker.clear()
+
+        assert brooms.unleased(axme.runtime) == 1
+        stage._now += timedelta(seconds=2.9)
+        assert axme.runtime.tracker.lapsed(10) == []
+
+
 def test_brooms_that_work_on_one_intent_at_once_leave_one_outcome(stage, axme, asking):
     """The timeout is decided on what an answer has just changed: it is decided anew, and finds nothing."""
     intents = [stage.submit(asking(timeout="1h")) for _ in range(3)]

@@ -124,7 +124,7 @@ class Access:
         try:
             with self.engines.connect() as connection, connection.begin() as transaction:
                 if not self.engines.is_sqlite:
-                    # What the caller asks is planned as usual.
+                    # What the caller asks of their own tables may well read through all of one.
                     connection.exec_driver_sql("SET LOCAL enable_seqscan TO ON")
                 yield connection
                 if transaction.is_active:

@@ -63,7 +63,10 @@ def delete(table: Table, guards: tuple[str, ...], is_sqlite: bool) -> Prepared:
 
 @functools.cache
 def delete_all(table: Table, is_sqlite: bool) -> Prepared:
-    """Delete the rows of these ids, however many: one statement, and always the same. Rows say ``ids``, a list."""
+    """Delete the rows of these ids, however many: one statement, and always the same. Rows say ``ids``, a list.
+
+    They are locked in no order of ours: two who delete some of the same may be refused as a deadlock, and try again.
+    """
     return Prepared(delete_from(table).where(among(table.c.id, "ids", is_sqlite)), is_sqlite)
 
 

@@ -347,6 +347,8 @@ def test_the_sessions_say_whose_they_are_and_let_nothing_hang(postgres_ledger: S
     with postgres_ledger.engines.durable.connect() as connection:
         assert connection.scalar(text("SHOW application_name")) == "axme-celery"
         assert connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "1min"
+        # Else a query that must read through a table, which seems dear where that is off, is compiled for longer than it runs.
+        assert connection.scalar(text("SHOW jit")) == "off"
 
 
 def test_what_is_planned_while_the_outbox_is_empty_is_good_when_it_is_full(postgres_ledger: SqlLedger) -> None:
