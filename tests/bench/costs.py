@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import redis
 
-from tests.bench import celery_plain, ours
+from tests.bench import celery_plain, floor, ours
 from tests.bench.harness import Case, Figures
 from tests.bench.processes import celery_worker, settle
 from tests.bench.timing import wait_until
@@ -25,6 +25,11 @@ def _plain(turn: Turn) -> Figures:
 
     worker = turn.start(lambda: celery_worker(celery_plain.APP, turn.log))
     return _costs(turn, celery_app.nothing, worker.pid)
+
+
+def _floor(turn: Turn) -> Figures:
+    task, worker = floor.start(turn)
+    return _costs(turn, task, worker.pid)
 
 
 def _axme(turn: Turn, *, database: str, task: str) -> Figures:
@@ -76,6 +81,7 @@ def _seconds(pid: int) -> float:
 
 COSTS = (
     Case(subject=celery_plain.PLAIN, run=_plain),
+    Case(subject=floor.FLOW, run=_floor, against=celery_plain.PLAIN),
     *(
         Case(
             subject=f"axme, {database}, {title}", run=partial(_axme, database=database, task=task), needs=ours.NEEDS,
