@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from . import lifecycle, wire
-from .beats import best_effort, carry_out, occasion
+from .beats import best_effort, carry_out, each, occasion
 from .errors import BadInput, HandledByQueue, IntentEnded, NotFound, StaleChange, StaleGeneration
 from .fanout import delivery_of, named_id, notify_subscription
 from .hooks import HookEvent
@@ -205,22 +205,24 @@ def lapsed_leases(rt: Runtime, ends_at: float = math.inf) -> int:
     """Legs whose agent's lease has ended lie in the mailbox again, or fail when they did so too often."""
     moved = 0
     while found := rt.ledger.mailboxes.lapsed(rt.ledger.now(fresh=True), BATCH):
-        for lease in found:
-
-            def decide(leg_id: str = lease.leg_id, run: int = lease.run) -> Sequence[Change]:
-                record = rt.ledger.leg_record(leg_id, history=False)
-                if record is None or record.intent.status.is_final:
-                    return ()
-                legs, waits = rt.ledger.legs(record.intent.id), rt.ledger.waits(record.intent.id)
-                try:
-                    return [lifecycle.agents.lapse(record.intent, legs, waits, record.leg, run, on=occasion(rt))]
-                except StaleChange:
-                    return ()
-
-            moved += len(carry_out(rt, decide))
+        moved += each("run", found, lambda lease: _lapse(rt, lease))
         if len(found) < BATCH or time.monotonic() >= ends_at:
             break
     return moved
+
+
+def _lapse(rt: Runtime, lease: Lease) -> int:
+    def decide() -> Sequence[Change]:
+        record = rt.ledger.leg_record(lease.leg_id, history=False)
+        if record is None or record.intent.status.is_final:
+            return ()
+        legs, waits = rt.ledger.legs(record.intent.id), rt.ledger.waits(record.intent.id)
+        try:
+            return [lifecycle.agents.lapse(record.intent, legs, waits, record.leg, lease.run, on=occasion(rt))]
+        except StaleChange:
+            return ()
+
+    return len(carry_out(rt, decide))
 
 
 # -- what they answer -----------------------------------------------------------------

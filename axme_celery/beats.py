@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import TypeVar
 
-from .errors import StaleChange, TrackerUnavailable
+from .errors import LedgerUnavailable, StaleChange, TrackerUnavailable
 from .lifecycle import Occasion
 from .model import Change, Lease, LegStatus, Timer, WaitKind, WaitStatus
 from .ports import Runtime
@@ -28,8 +28,16 @@ T = TypeVar("T")
 TRIES = 50
 #: What is told when an inbox may have changed, in the place of an intent's id; its seq is the moment, in microseconds.
 INBOXES = "inboxes"
-#: Timers due later than this are left for the sweep to put into the tracker.
+#: The sweep reads from the ledger what falls due soon once in so many ticks.
+SLOW_TICKS = 10
+#: Timers due later than this are left for the sweep to put into the tracker ...
 HORIZON = timedelta(seconds=60)
+
+
+def soon(rt: Runtime, now: datetime) -> datetime:
+    """The moment before which the tracker must know what falls due: later than the sweep next reads it in the ledger."""
+    # ... or, with long ticks, than this: two more, for a sweep takes some time and may come a tick late.
+    return now + max(HORIZON, timedelta(seconds=(SLOW_TICKS + 2) * rt.settings.tick_seconds))
 
 
 def occasion(rt: Runtime) -> Occasion:
@@ -58,6 +66,22 @@ def carry_out(rt: Runtime, decide: Callable[[], Sequence[Change]]) -> tuple[Chan
     raise AssertionError("unreachable")
 
 
+def each(what: str, items: Iterable[T], do: Callable[[T], int]) -> int:
+    """Do this with each; one that it cannot be done with is told in the log, and the others have their turn.
+
+    Returns the sum of what it did. Raises LedgerUnavailable, which the others would meet as well.
+    """
+    done = 0
+    for item in items:
+        try:
+            done += do(item)
+        except LedgerUnavailable:
+            raise
+        except Exception:
+            log.exception("%s %s could not be gone on with; the sweep tries again", what, item)
+    return done
+
+
 def announce(rt: Runtime, changes: Sequence[Change]) -> None:
     """After a commit: hand the outbox to the relay, tell the tracker what is due and what moved."""
     deliveries = [d for change in changes for d in change.outbox]
@@ -81,16 +105,16 @@ def tell_tracker(rt: Runtime, changes: Sequence[Change], ended: Sequence[Lease] 
 
     Raises TrackerUnavailable.
     """
-    soon = rt.ledger.now() + HORIZON
+    horizon = soon(rt, rt.ledger.now())
     timers, gone = [], []
     for change in changes:
         for was, wait in change.waits:
-            if wait.due_at is not None and wait.due_at <= soon:
+            if wait.due_at is not None and wait.due_at <= horizon:
                 timers.append(Timer("wait", wait.id, wait.due_at))
             elif was is not None and was.status is WaitStatus.OPEN and was.due_at is not None:
                 gone.append(("wait", wait.id))
         intent = change.intent
-        if intent is not None and intent.deadline_at is not None and intent.deadline_at <= soon:
+        if intent is not None and intent.deadline_at is not None and intent.deadline_at <= horizon:
             if intent.status.is_final:
                 gone.append(("intent", intent.id))
             elif change.was is None or change.was.deadline_at != intent.deadline_at:

@@ -44,11 +44,11 @@ _canonical = _Encoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")
 _decoder = json.JSONDecoder(object_hook=kombu_json.object_hook)
 
 
-def encode(value: Any, *, what: str, limit_bytes: int, setting: str) -> str:
+def encode(value: Any, *, what: str, limit_bytes: int | None, setting: str = "") -> str:
     """A value as compact JSON text that ``decode`` reads back.
 
     what:        the value's name in a refusal ("result of step 'fetch'").
-    limit_bytes: how long the text may be, as UTF-8.
+    limit_bytes: how long the text may be, as UTF-8; None where its parts were held to theirs.
     setting:     the key that raises the limit ("axme_result_bytes").
 
     Raises NotJson, naming the place within the value: NaN and infinities, NUL characters, lone surrogates,
@@ -56,9 +56,10 @@ def encode(value: Any, *, what: str, limit_bytes: int, setting: str) -> str:
     Raises TooLarge over the limit.
     """
     text = _text(_encoder, value, what)
-    size_bytes = len(text) if text.isascii() else len(text.encode())
-    if size_bytes > limit_bytes:
-        raise TooLarge(what, size_bytes, limit_bytes, setting)
+    if limit_bytes is not None:
+        size_bytes = len(text) if text.isascii() else len(text.encode())
+        if size_bytes > limit_bytes:
+            raise TooLarge(what, size_bytes, limit_bytes, setting)
     return text
 
 

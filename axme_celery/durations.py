@@ -16,6 +16,8 @@ Duration = int | float | str | timedelta
 
 #: The longest duration taken: 100 years. Longer is a slip of units, and overflows dates.
 LONGEST_SECONDS = 36525 * 86400.0
+#: The latest moment taken: any duration can still be added to it.
+LATEST = datetime(9800, 1, 1, tzinfo=UTC)
 
 _UNIT_SECONDS = {"w": 604800.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
@@ -59,7 +61,8 @@ def moment(value: datetime | str, what: str) -> datetime:
 
     value: an aware ``datetime``, or ISO 8601 text with its offset ("2026-10-31T18:00:00+01:00", "...Z").
 
-    Raises BadInput for a time without a zone, since it means another moment on every machine.
+    Raises BadInput for a time without a zone, since it means another moment on every machine, and for one after the
+    year 9799.
     """
     at: object = value
     if isinstance(value, str):
@@ -80,9 +83,12 @@ def moment(value: datetime | str, what: str) -> datetime:
             f"pass datetime.now(timezone.utc) or one with tzinfo, or end the text in Z or +01:00"
         )
     try:
-        return at.astimezone(UTC)
+        found = at.astimezone(UTC)
     except OverflowError:
-        raise BadInput(f"{what} is {at.isoformat()}, which is outside the years 1 to 9999 in UTC") from None
+        found = None
+    if found is None or found >= LATEST:
+        raise BadInput(f"{what} is {at.isoformat()}, which is outside the years 1 to 9799 in UTC")
+    return found
 
 
 def utc_iso(at: datetime) -> str:

@@ -47,9 +47,8 @@ class Ending:
             falls = begin.fallout(rt, intent, leg, on)
             self.children = list(falls.children)
             return NodeEnd(error=error, fallout=falls)
-        result = rt.codec.encode(
-            value, what=f"result of {leg.task}", limit_bytes=rt.settings.result_bytes, setting="axme_result_bytes"
-        )
+        # Each part of it was held to a limit as it came in; what came together at a join is more than one result may be.
+        result = rt.codec.encode(value, what=f"result of {leg.task}", limit_bytes=None)
         turns: list[lifecycle.Turn] = []
         if way or leg.followers:
             turns = begin.turns(rt, intent, leg.id, result, parent_id=leg.id, way=way, followers=self.followers, on=on)
@@ -57,7 +56,8 @@ class Ending:
         self.children = begin.with_children(Change(), turns, called)[1:]
         waits_next = any(turn.wait is not None for turn in turns)
         busy = waits_next and leg.within is not None and rt.ledger.is_busy(intent.id, [leg.id])
-        return NodeEnd(result=result, turns=tuple(turns), busy=busy)
+        messages = bool(turns) and not called and all(one.wait is None and one.refused is None for one in turns)
+        return NodeEnd(result=result, turns=tuple(turns), busy=busy, may_be_ahead=messages)
 
 
 def endings(rt: Runtime, records: Sequence[WaitRecord], *, ahead: timedelta, on: lifecycle.Occasion) -> list[Ending]:

@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from . import agents, begin, lifecycle
-from .beats import HORIZON, announce, best_effort, occasion
+from .beats import SLOW_TICKS, announce, best_effort, each, occasion, soon
 from .deliver import send_all, settle
 from .durations import seconds
-from .errors import AxmeError, StaleChange, TrackerUnavailable
-from .model import Change, DeliveryKind, Lease, LegStatus, Timer
+from .errors import AxmeError, LedgerUnavailable, StaleChange, TrackerUnavailable
+from .model import Change, DeliveryKind, EarlyAnswer, Lease, LegStatus, Timer
 from .nodes import Ending, endings
 from .onward import after, carry_out, match_early, pass_join
 from .ports import Runtime, Sender
@@ -33,8 +33,6 @@ AHEAD_TICKS = 2
 AHEAD_SECONDS = 2.5
 #: Changes committed together, and rows looked at in one query.
 BATCH = 500
-#: Slow brooms run once in this many ticks (or when asked to).
-SLOW_TICKS = 10
 #: A taken timer, or a delivery in the works, comes back after this long if the sweeper dies with it.
 HOLD_SECONDS = 10.0
 
@@ -63,7 +61,8 @@ def sweep(
 
     at_most_seconds: a broom that is not done by then leaves the rest to the next sweep, once it has done a batch.
 
-    Returns what each broom did, for the log. A broom that fails does not keep the others from their work.
+    Returns what each broom did, for the log. A broom that fails does not keep the others from their work, nor does one
+    intent that cannot be gone on with keep the broom from the others.
     """
     best_effort(lambda: rt.tracker.tick(sweeper))
     counts: Counts = {}
@@ -91,6 +90,9 @@ def _broom(counts: Counts, name: str, run: Callable[[], int]) -> None:
         done = run()
     except AxmeError as error:
         log.warning("broom %s stopped: %s", name, error)
+        return
+    except Exception:
+        log.exception("broom %s stopped", name)
         return
     if done:
         counts[name] = done
@@ -121,11 +123,11 @@ def lapsed_leases(rt: Runtime, ends_at: float = math.inf) -> int:
     moved = 0
     while lapsed := rt.tracker.lapsed(BATCH):
         running = rt.ledger.running([one for one in lapsed if not one.leg_id.startswith(_RECEIVED)], BATCH)
-        for lease in running:
-            moved += lose(rt, lease, "its worker fell silent")
-        for lease in lapsed:
-            if lease.leg_id.startswith(_RECEIVED):
-                moved += _send_again(rt, Lease(lease.leg_id.removeprefix(_RECEIVED), lease.run))
+        moved += each("run", running, lambda lease: lose(rt, lease, "its worker fell silent"))
+        held = [
+            Lease(one.leg_id.removeprefix(_RECEIVED), one.run) for one in lapsed if one.leg_id.startswith(_RECEIVED)
+        ]
+        moved += each("message", held, lambda lease: _send_again(rt, lease))
         rt.tracker.release(lapsed)
         if len(lapsed) < BATCH or time.monotonic() >= ends_at:
             break
@@ -188,11 +190,9 @@ def due_timers(rt: Runtime, ends_at: float = math.inf) -> int:
         now = rt.ledger.now(fresh=True)
         taken = _take(rt, now, ahead)
         done += _fire(rt, [t for t in taken if t.kind == "wait"], ahead, early)
-        for timer in taken:
-            if timer.kind == "intent" and timer.due_at <= now:
-                done += time_out(rt, timer.id)
-            elif timer.kind == "intent":
-                early.append(timer)
+        deadlines = [t for t in taken if t.kind == "intent"]
+        done += each("intent", [t.id for t in deadlines if t.due_at <= now], lambda intent_id: time_out(rt, intent_id))
+        early += [t for t in deadlines if t.due_at > now]
         if len(taken) < BATCH or time.monotonic() >= ends_at:
             break
     if early:
@@ -210,12 +210,23 @@ def _take(rt: Runtime, now: datetime, ahead: timedelta) -> list[Timer]:
 
 
 def _fire(rt: Runtime, timers: Sequence[Timer], ahead: timedelta, early: list[Timer]) -> int:
-    """Fire what is due of these waits, many in one transaction; one by one those that lost a race.
-
-    ``early`` receives what is not due yet.
-    """
+    """Fire what is due of these waits, together if that can be done; ``early`` receives what is not due yet."""
     if not timers:
         return 0
+    try:
+        return _fire_together(rt, timers, ahead, early)
+    except LedgerUnavailable:
+        raise
+    except Exception:
+        if len(timers) == 1:
+            log.exception("wait %s could not be fired; the sweep tries again", timers[0].id)
+            return 0
+        # One that cannot be decided must not keep the others from their moment. What was done of them is found done.
+        return sum(_fire(rt, [timer], ahead, early) for timer in timers)
+
+
+def _fire_together(rt: Runtime, timers: Sequence[Timer], ahead: timedelta, early: list[Timer]) -> int:
+    """Fire what is due of these waits, many in one transaction; one by one those that lost a race."""
     on = occasion(rt)
     changes: dict[str, Change] = {}
     children: list[Change] = []
@@ -299,7 +310,7 @@ def time_out(rt: Runtime, intent_id: str) -> int:
 
 def full_joins(rt: Runtime) -> int:
     """Joins that have all their members and were not passed, should the process of the last one have died in between."""
-    return sum(pass_join(rt, join_id) for join_id in rt.ledger.full_joins(BATCH))
+    return each("join", rt.ledger.full_joins(BATCH), lambda join_id: pass_join(rt, join_id))
 
 
 def undelivered(rt: Runtime, senders: Mapping[DeliveryKind, Sender], ends_at: float = math.inf) -> int:
@@ -333,7 +344,7 @@ def due_webhooks(rt: Runtime) -> int:
 
 def refill(rt: Runtime) -> int:
     """Put back into the tracker the timers that the ledger says are due soon."""
-    until = rt.ledger.now(fresh=True) + HORIZON
+    until = soon(rt, rt.ledger.now(fresh=True))
     timers = [*rt.ledger.due_waits(until, REFILL), *rt.ledger.due_intents(until, REFILL)]
     for start in range(0, len(timers), BATCH):
         rt.tracker.refill(timers[start : start + BATCH])
@@ -359,10 +370,12 @@ def lost_messages(rt: Runtime, ends_at: float = math.inf) -> int:
 
 def early_answers(rt: Runtime) -> int:
     """Early answers whose wait has opened, should the process that opened it have died in between."""
-    found = rt.ledger.unmatched_early_answers(BATCH)
-    for early in found:
+
+    def match(early: EarlyAnswer) -> int:
         match_early(rt, early.tool, early.job_id)
-    return len(found)
+        return 1
+
+    return each("early answer", rt.ledger.unmatched_early_answers(BATCH), match)
 
 
 def forget_requests(rt: Runtime) -> int:

@@ -181,7 +181,7 @@ def wait_for_time(
         raise BadInput("wait_for_time takes exactly one of a delay, until= and cron=")
     if tz is not None and cron is None:
         raise BadInput("tz belongs to cron=; give until= with its own zone")
-    now = leg.rt.ledger.now()
+    now = max([leg.rt.ledger.now(), *_waited_for(leg)])
     if delay is not None:
         wake_at = now + timedelta(seconds=seconds(delay, "delay"))
     elif until is not None:
@@ -190,6 +190,21 @@ def wait_for_time(
         assert cron is not None
         wake_at = leg.rt.next_cron(cron, tz, now)
     _wait(leg, "wait_for_time", WaitKind.TIME, title=f"until {wake_at:%Y-%m-%d %H:%M:%S}Z", wake_at=wake_at)
+
+
+def _waited_for(leg: RunningLeg) -> list[datetime]:
+    """The moments that the leg has waited for. It is later than those, whatever this worker's idea of the ledger's time.
+
+    That is a little behind: one that is woken at nine to wait for nine again would wait for the same nine.
+    """
+    return [
+        entry.closed_at
+        for entry in leg.journal.values()
+        if isinstance(entry, Wait)
+        and entry.kind is WaitKind.TIME
+        and entry.status is WaitStatus.ANSWERED
+        and entry.closed_at is not None
+    ]
 
 
 def wait_for_agent(target: Any, payload: Any = None, *, timeout: Duration | None = None) -> Any:

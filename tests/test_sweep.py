@@ -465,6 +465,80 @@ def test_a_sleeper_is_woken_ahead_and_runs_at_its_moment(app, axme, sleeping):
         assert intent.ended_at == wakes_at
 
 
+@pytest.mark.parametrize(
+    "follows",
+    [
+        lambda note: wait_for_time.s("1s") | note.si("after"),
+        lambda note: wait_for_human.s("Go on?", to="ana"),
+        lambda note: None,
+    ],
+    ids=["a wait for a time", "a wait for a person", "the end"],
+)
+def test_what_is_no_message_does_not_begin_before_its_moment(app, axme, note, noted, follows):
+    """A question would be asked, and a later moment reckoned, from a time that has not come."""
+    with Stage(app, tick_seconds=1) as stage:
+        sleeps = wait_for_time.s("1m")
+        intent = stage.submit(note.s(0) | sleeps | after if (after := follows(note)) else note.s(0) | sleeps)
+        wakes_at = stage.waits(intent)[0].timeout_at
+        stage.pass_time("59s")
+        before = [wait.status.value for wait in stage.waits(intent)]
+        stage.pass_time("5s")
+
+        assert before == ["OPEN"]
+        assert stage.waits(intent)[0].closed_at >= wakes_at
+        assert all(wait.opened_at >= wakes_at for wait in stage.waits(intent)[1:])
+        assert follows(note) is not None or intent.refresh().ended_at >= wakes_at
+
+
+def test_what_comes_after_a_group_does_not_run_before_the_moment_one_of_it_waits_for(app, axme, note, noted):
+    """The last to arrive at a join is a wait for a time."""
+    with Stage(app, tick_seconds=1) as stage:
+        ran_at = []
+
+        @app.task(shared=False)
+        def after(_):
+            ran_at.append(stage.now)
+
+        intent = stage.submit(group(note.s(0), wait_for_time.s("1m")) | after.s())
+        wakes_at = stage.waits(intent)[0].timeout_at
+        stage.pass_time("59s")
+        stage.pass_time("11s")
+
+        assert len(ran_at) == 1 and ran_at[0] >= wakes_at
+
+
+def test_nine_oclock_twice_is_today_and_tomorrow(app, axme, note):
+    """Two waits in a row for the same time of day."""
+    with Stage(app, tick_seconds=1) as stage:
+        nine = wait_for_time.s(cron="0 9 * * *")
+        intent = stage.submit(note.s(0) | nine | wait_for_time.s(cron="0 9 * * *") | note.si("done"))
+        stage.pass_time(stage.waits(intent)[0].timeout_at - stage.now - timedelta(seconds=1))
+        stage.pass_time("49h")
+
+        first, second = (wait.timeout_at for wait in stage.waits(intent))
+        assert second - first == timedelta(days=1)
+        assert intent.refresh().status is Status.COMPLETED
+
+
+@pytest.mark.parametrize("tick_seconds", [10, 30, 60])
+def test_a_timer_is_a_tick_late_at_most_however_long_the_ticks_are(app, axme, asking, tick_seconds):
+    """What falls due between two looks into the ledger is in the tracker by then."""
+    with Stage(app, tick_seconds=tick_seconds, lease_seconds=600) as stage:
+        rt, late = axme.runtime, []
+        sweep(rt, stage._senders, "beat")
+        waiting = [stage.submit(asking(timeout=70 + 97 * n), deadline=5000 + 97 * n) for n in range(12)]
+        for _ in range(0, 1500, tick_seconds):
+            stage._now += timedelta(seconds=tick_seconds)
+            sweep(rt, stage._senders, "beat")
+            for one in waiting:
+                (wait,) = stage.waits(one)
+                if wait.closed_at is not None:
+                    late.append((wait.closed_at - wait.timeout_at).total_seconds())
+
+        assert len({one.id for one in waiting if stage.waits(one)[0].closed_at}) == 12
+        assert max(late) <= tick_seconds
+
+
 def test_a_sweep_that_comes_days_late_does_each_thing_once(stage, axme, asking, sleeping):
     """Beat was down over the weekend."""
     reminded = stage.submit(asking(remind_every="1h", max_reminders=3))
@@ -600,14 +674,15 @@ def test_an_early_report_whose_wait_opened_is_matched_by_the_sweep(stage, axme):
 # -- the whole pass --------------------------------------------------------------------------
 
 
-def test_a_broom_that_fails_does_not_keep_the_others_from_their_work(stage, axme, asking, caplog):
+@pytest.mark.parametrize("fails", [LedgerUnavailable("away"), RuntimeError("a fault of ours")], ids=["ledger", "fault"])
+def test_a_broom_that_fails_does_not_keep_the_others_from_their_work(stage, axme, asking, caplog, fails):
     """A ledger that answers some questions is better than none; the log says which broom stopped."""
     intent = stage.submit(asking(timeout="1h", on_timeout="rejected"))
     stage._now += timedelta(hours=1)
     brooms.refill(axme.runtime)
 
     def away(*_):
-        raise LedgerUnavailable("away")
+        raise fails
 
     broken = Faulty(axme.runtime.ledger, outbox_due=away, unmatched_early_answers=away)
     with as_it_stands(stage, ledger=broken) as rt, caplog.at_level(logging.WARNING):
@@ -617,6 +692,86 @@ def test_a_broom_that_fails_does_not_keep_the_others_from_their_work(stage, axme
     assert counts["timers"] == 1
     assert {r.args[0] for r in caplog.records if r.msg.startswith("broom")} == {"outbox", "matched"}
     assert intent.refresh().result == "rejected"
+
+
+@pytest.fixture
+def cannot(monkeypatch):
+    """``cannot(where, name, of)``: this function raises when it is called for ``of``."""
+
+    def break_for(where, name, of):
+        whole = getattr(where, name)
+
+        def broken(rt, what, *rest, **named):
+            if of(what):
+                raise TypeError("what nobody has thought of")
+            return whole(rt, what, *rest, **named)
+
+        monkeypatch.setattr(where, name, broken)
+
+    return break_for
+
+
+def test_a_wait_that_cannot_be_decided_keeps_no_other_from_its_moment(stage, axme, sleeping, caplog, monkeypatch):
+    """They are fired together; one that is poison must not hold back all that fall due with it, for ever."""
+    poison, *others = [stage.submit(sleeping.s("1h")) for _ in range(4)]
+    whole = brooms.lifecycle.fire
+
+    def broken(record, **named):
+        if record.intent.id == poison.id:
+            raise TypeError("what nobody has thought of")
+        return whole(record, **named)
+
+    monkeypatch.setattr(brooms.lifecycle, "fire", broken)
+    stage.pass_time("2h")
+
+    assert {one.refresh().result for one in others} == {"woke"}
+    assert poison.refresh().status is Status.WAITING
+    assert stage.waits(poison)[0].id in caplog.text
+    monkeypatch.undo()
+    stage.pass_time("1m")
+    assert poison.refresh().result == "woke"
+
+
+def test_a_run_that_cannot_be_given_away_keeps_no_other_from_it(stage, axme, cannot, caplog):
+    """Their worker died with all of them."""
+
+    @axme.task
+    def work():
+        return step(name="effect")(lambda: "done")()
+
+    intents = []
+    for _ in range(3):
+        stage.kill("effect")
+        intents.append(axme.submit(work.s()))
+        stage._relay.flush()
+        stage._run_next()
+    poison = intents[0].legs()[0].id
+    cannot(brooms, "lose", lambda lease: lease.leg_id == poison)
+
+    stage._now += timedelta(seconds=axme.settings.lease_seconds)
+    assert brooms.lapsed_leases(axme.runtime) == 2
+
+    assert [one.legs()[0].status for one in intents] == [LegStatus.RUNNING, LegStatus.QUEUED, LegStatus.QUEUED]
+    assert poison in caplog.text
+    assert brooms.unleased(axme.runtime) == 1, "it is looked at again"
+
+
+def test_a_join_that_cannot_be_passed_keeps_no_other_from_it(stage, axme, note, noted, cannot, caplog):
+    """The process that brought the last member died before it could pass either."""
+    intents = [axme.submit(group(note.s(1), note.s(2)) | note.si(name)) for name in ("poison", "other")]
+    joins = [one.legs()[0].join_id for one in intents]
+    with pytest.MonkeyPatch.context() as died:
+        died.setattr("axme_celery.onward.pass_join", lambda *_: 0)
+        stage._relay.flush()
+        while stage._run_next():
+            pass
+    cannot(brooms, "pass_join", lambda join_id: join_id == joins[0])
+
+    sweep(axme.runtime, stage._senders, "one")
+    stage.run()
+
+    assert [what for (what, *_) in noted if isinstance(what, str)] == ["other"]
+    assert joins[0] in caplog.text
 
 
 def test_a_sweeper_notes_that_it_swept(stage, axme):

@@ -389,6 +389,32 @@ def test_until_takes_a_moment_in_any_zone(stage, axme):
     assert woken == [wakes]
 
 
+def test_a_worker_behind_the_ledgers_time_does_not_wait_for_the_same_nine_twice(stage, axme):
+    """What it believes the ledger's time to be is a round trip old; the moment it was woken for has come all the same."""
+    now, ledger = [timedelta(0)], stage._ledger
+    true = ledger._clock
+
+    class Behind:
+        def now(self, *, fresh=False):
+            return true.now(fresh=fresh) - now[0]
+
+    @axme.task
+    def daily():
+        now[0] = timedelta(milliseconds=10)
+        try:
+            for _ in range(3):
+                wait_for_time(cron="0 9 * * *")
+        finally:
+            now[0] = timedelta(0)
+
+    ledger._clock = Behind()
+    intent = stage.submit(daily.s())
+    stage.pass_time("80h")
+
+    first, second, third = (wait.timeout_at for wait in stage.waits(intent))
+    assert (second - first, third - second) == (timedelta(days=1), timedelta(days=1))
+
+
 def test_a_cron_expression_is_meant_in_its_zone(stage, waiter):
     """Nine in the morning in Berlin is not nine in UTC, in summer still less."""
     berlin = ZoneInfo("Europe/Berlin")

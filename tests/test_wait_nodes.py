@@ -145,6 +145,23 @@ def test_time_passes_on_what_it_was_given(stage, note, calls):
     assert (intent.refresh().result, calls[1]) == ({"rows": 3}, ({"rows": 3}, "after"))
 
 
+def test_what_came_together_at_a_join_passes_through_a_wait_however_large_it_is(stage, app, note, calls):
+    """The join let it through; more than one result may hold, it must not stop the wait from ending."""
+
+    @app.task(shared=False)
+    def large(n):
+        return str(n) * 700_000
+
+    @app.task(shared=False)
+    def sizes(all_of_it):
+        return [len(one) for one in all_of_it]
+
+    intent = stage.submit(group(large.s(1), large.s(2)) | wait_for_time.s("1m") | sizes.s())
+    stage.pass_time("2m")
+
+    assert intent.refresh().result == [700_000, 700_000]
+
+
 def test_an_agent_is_given_the_result_before_it_and_gives_its_own(stage, app, note):
     """As a child intent, which may be a pipeline itself."""
 

@@ -51,10 +51,16 @@ class NodeEnd:
     turns: tuple[Turn, ...] = ()
     #: Whether anything else of the intent goes on.
     busy: bool = False
+    #: Whether all that it starts are messages. A wait, a callback, what comes after a join would begin too early.
+    may_be_ahead: bool = False
 
 
 #: The closed wait -> how its node ends. None for the wait of a running task.
 Finish = Callable[[Wait], NodeEnd] | None
+
+
+def _ended(finish: Finish, closed: Wait) -> NodeEnd | None:
+    return None if finish is None else finish(closed)
 
 
 def open_wait(
@@ -126,22 +132,26 @@ def answer(
             )  # fmt: skip
             return story.change(waits=((record.wait, wait),))
     closed = closed_wait(wait, WaitStatus.ANSWERED, on.now, outcome=outcome, answered_by=by, comment=comment, data=data)
-    return _resume(record, closed, finish, at=on.now, on=on, via=via)
+    return _resume(record, closed, _ended(finish, closed), at=on.now, on=on, via=via)
 
 
 def fire(record: WaitRecord, *, ahead: timedelta, finish: Finish = None, on: Occasion) -> Change | None:
     """What a wait's moments ask for now: wake up, time out, escalate, remind, poll; or nothing (None).
 
-    ``ahead``: a ``wait_for_time`` may be closed this much early; its message still leaves at the very moment.
+    ``ahead``: a ``wait_for_time`` may be closed this much early where all that it starts are messages, for those still
+    leave at the very moment.
     """
     wait = record.wait
     if not _may_fire(record):
         return None
     closed = closed_by_time(record, ahead=ahead, on=on)
     if closed is not None and closed.kind is WaitKind.TIME:
-        return _resume(record, closed, finish, at=wait.timeout_at or on.now, on=on)
+        wakes_at, ended = wait.timeout_at or on.now, _ended(finish, closed)
+        if wakes_at > on.now and ended is not None and not ended.may_be_ahead:
+            return None
+        return _resume(record, closed, ended, at=wakes_at, on=on)
     if closed is not None:
-        change = _resume(record, closed, finish, at=on.now, on=on)
+        change = _resume(record, closed, _ended(finish, closed), at=on.now, on=on)
         return replace(change, outbox=(*change.outbox, *cancel_children([wait], "clock", on)))
     if wait.timeout_at is not None and wait.timeout_at <= on.now:
         return fall_back(record, on=on)
@@ -185,18 +195,18 @@ def heartbeat(wait: Wait, *, on: Occasion) -> Change:
 
 
 def _resume(
-    record: WaitRecord, closed: Wait, finish: Finish, *, at: datetime, on: Occasion, via: str | None = None
+    record: WaitRecord, closed: Wait, node: NodeEnd | None, *, at: datetime, on: Occasion, via: str | None = None
 ) -> Change:
     """The wait has closed: the leg is queued as its next run, its message leaving at ``at``."""
-    ended = after_gate(record.intent, record.leg, record.wait, closed, on=on) if closed.name == GATE else None
-    if ended is not None:
-        return ended
+    gated = after_gate(record.intent, record.leg, record.wait, closed, on=on) if closed.name == GATE else None
+    if gated is not None:
+        return gated
     story = Story(record.intent, on.now)
     if closed.status is WaitStatus.EXPIRED:
         story.tell("intent.timeout", actor="clock", leg_id=closed.leg_id, wait_id=closed.id, outcome=closed.outcome)
     leg = record.leg
-    if finish is not None:
-        return _end_node(story, record, closed, finish(closed), via=via, at=at, on=on)
+    if node is not None:
+        return _end_node(story, record, closed, node, via=via, at=at, on=on)
     if leg.status is not LegStatus.WAITING:
         # Parked: the closed wait is found when the leg runs next.
         story.tell(
