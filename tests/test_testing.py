@@ -333,6 +333,45 @@ def test_the_app_is_afterwards_as_it_was_before(axme, app, export):
     assert during != before
 
 
+def test_messages_that_are_about_to_leave_are_lost_or_come_twice_too(stage, axme):
+    """What was submitted a moment ago has not left yet; a test that loses its message means that one."""
+    ran = []
+
+    @axme.task
+    def work(n):
+        ran.append(n)
+
+    axme.submit(work.s(1))
+    lost = stage.lose_messages()
+    stage.run()
+    after_loss = list(ran)
+    axme.submit(work.s(2))
+    stage.copy_messages()
+    stage.run()
+
+    assert (lost, after_loss, ran) == (1, [], [2])
+    assert not stage._worker.next_moment()
+    stage.pass_time("1h")
+    assert ran == [2, 1], "what was lost is sent again"
+
+
+def test_waiting_for_an_intent_runs_it_and_never_hangs(stage, axme):
+    """Nobody but the test can move the clock: what waits for that would wait for ever."""
+
+    @axme.task
+    def work(asks):
+        return wait_for_human("Go on?", to="ana").outcome if asks else "done"
+
+    assert axme.submit(work.s(False)).wait() == "done"
+    asking = axme.submit(work.s(True))
+    with pytest.raises(TimeoutError, match=r"WAITING and nothing is left to run.*answer"):
+        asking.wait()
+    with pytest.raises(TimeoutError, match="pass_time"):
+        list(asking.follow())
+    stage.answer(asking, "approved", by="ana")
+    assert asking.wait() == "approved"
+
+
 def test_one_stage_after_another_starts_empty(app, export):
     """And at the present."""
     with Stage(app) as first:

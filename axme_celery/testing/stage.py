@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -99,7 +100,7 @@ class Stage:
         runtime = self.axme.assemble(
             self._settings,
             cast(Ledger, MortalLedger(self._ledger, self._fate)),
-            cast(Tracker, MortalTracker(tracker, self._fate)),
+            cast(Tracker, _Tracker(self, tracker, self._fate)),
             self._relay,
         )
         self._undo.enter_context(self.axme.lent(replace(runtime, sleep=self._sleep)))
@@ -167,11 +168,13 @@ class Stage:
         self._fate.planned.append(Kill(named, recorded))
 
     def lose_messages(self) -> int:
-        """Lose every Celery message under way. How many there were."""
+        """Lose every Celery message under way, those included that are about to leave. How many there were."""
+        self._publish()
         return self._worker.lose_messages()
 
     def copy_messages(self) -> None:
-        """Have every Celery message under way delivered twice."""
+        """Have every Celery message under way delivered twice, those included that are about to leave."""
+        self._publish()
         self._worker.copy_messages()
 
     # -- what a test sees --------------------------------------------------------
@@ -207,6 +210,10 @@ class Stage:
         return self.axme.runtime.ledger.dead_letters("OPEN", None, 1000)
 
     # -- how it goes on ------------------------------------------------------------
+
+    def _publish(self) -> None:
+        while self._relay.flush():
+            pass
 
     def _until_rest(self) -> None:
         while self._relay.flush() or self._run_next() or self._sweep() or self._deliver():
@@ -278,6 +285,28 @@ class Stage:
 
     def _send(self, deliveries: Sequence[Delivery]) -> None:
         settle(self.axme.runtime, send_all(self.axme.runtime, self._senders, deliveries))
+
+
+class _Tracker(MortalTracker):
+    """A tracker that does not have the test wait for what only the test can bring about."""
+
+    def __init__(self, stage: Stage, kept: Any, fate: Fate) -> None:
+        super().__init__(kept, fate)
+        self._stage, self._thread = stage, threading.get_ident()
+
+    def listen(self, intent_id: str, timeout_seconds: float, after: int) -> bool:
+        """Run what there is to run. Raises TimeoutError when that has not moved the intent: the clock stands still."""
+        if threading.get_ident() != self._thread:
+            return bool(self._kept.listen(intent_id, timeout_seconds, after))
+        if not self._fate.running:
+            self._stage.run()
+        intent = self._stage.intent(intent_id)
+        if intent.seq == after:
+            raise TimeoutError(
+                f"intent {intent_id} is {intent.status.value} and nothing is left to run: on a stage the clock stands still; "
+                f"use its pass_time(), answer(), complete_tool() or complete_agent()"
+            )
+        return True
 
 
 class _Relay:
