@@ -191,8 +191,9 @@ class Axme(People):
     ) -> IntentHandle:
         """Keep an intent and return it; when this returns it cannot be lost any more.
 
-        work:        a Celery signature of one task, ordinary or ``@axme.task``; or an ``agent://`` address, whose agent
-                     (the task bound to it, or one that listens over HTTP) is given the payload.
+        work:        a Celery signature of one task, ordinary or ``@axme.task``; a chain, group or chord of them; or an
+                     ``agent://`` address, whose agent (the task bound to it, or one that listens over HTTP) is given the
+                     payload.
         key:         your own name for it. The same key and work: the first intent comes back; other work: KeyConflict.
         deadline:    not ended after this long, it ends TIMED_OUT.
         payload:     what it is about, shown and audited; the task's arguments unless given.
