@@ -29,6 +29,7 @@ from axme_celery import (
 )
 from axme_celery.errors import StaleChange
 from axme_celery.ledger import SqlLedger
+from axme_celery.ledger.migrate import upgrade
 from axme_celery.model import Checkpoint, Fence, Lease, Recorded, Status
 from axme_celery.sweep import lose
 from axme_celery.testing import Stage
@@ -606,6 +607,42 @@ def test_a_transaction_step_sees_its_own_sql_errors(stage, axme, orders):
     intent = stage.submit(work.s())
 
     assert (intent.result, orders()) == ("twice", 1)
+
+
+def test_a_transaction_step_refused_at_its_commit_has_failed_and_its_worker_has_not(app, axme, postgres_url):
+    """The task handles it, or fails by it at once; in later runs its words are known."""
+    upgrade(postgres_url)
+    tries = []
+
+    @step(transaction=True)
+    def order(connection):
+        tries.append(1)
+        connection.execute(text("INSERT INTO orders VALUES (99)"))
+
+    @axme.task
+    def handles():
+        try:
+            order()
+        except (IntegrityError, StepFailed) as error:
+            wait_for_time("1h")
+            return str(error)
+
+    @axme.task
+    def does_not():
+        order()
+
+    with Stage(app, ledger_url=postgres_url) as stage:
+        with stage.engine.begin() as connection:
+            connection.execute(text("CREATE TABLE customers (id INTEGER PRIMARY KEY)"))
+            connection.execute(
+                text("CREATE TABLE orders (customer INTEGER REFERENCES customers DEFERRABLE INITIALLY DEFERRED)")
+            )
+        handled, failed = stage.submit(handles.s()), stage.submit(does_not.s())
+        stage.pass_time("1h")
+
+        assert "violates foreign key" in handled.refresh().result
+        assert failed.refresh().error["exception"].endswith("IntegrityError")
+        assert len(tries) == 2
 
 
 def test_a_transaction_step_whose_result_cannot_be_kept_leaves_no_sql_behind(stage, axme, orders):
