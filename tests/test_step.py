@@ -529,6 +529,45 @@ def test_a_result_over_the_limit_fails_the_step_with_its_name_and_size(app, axme
     assert again.replay_of == intent.id
 
 
+@pytest.mark.parametrize("odd", [10**5000], ids=["huge"])
+@pytest.mark.parametrize("at_most_once", [False, True], ids=["again", "once"])
+def test_a_steps_failure_can_be_handled_whatever_its_exception_carries(stage, axme, odd, at_most_once):
+    """What no JSON can carry is left out of the record; it does not fail the task."""
+
+    @step(at_most_once=at_most_once)
+    def ratio():
+        raise ValueError("ratio", odd)
+
+    @step
+    def after():
+        return "went on"
+
+    @axme.task
+    def work():
+        try:
+            ratio()
+        except ValueError as error:
+            return [error.args[0], after()]
+
+    assert stage.submit(work.s()).result == ["ratio", "went on"]
+
+
+def test_a_task_whose_exception_cannot_say_what_it_is_fails_once(stage, axme):
+    """A bug in somebody's ``__str__`` is no dead worker."""
+    runs = []
+
+    class Broken(Exception):
+        def __str__(self):
+            raise AttributeError("no row")
+
+    @axme.task
+    def work():
+        runs.append(1)
+        raise Broken
+
+    assert (stage.submit(work.s()).error["code"], len(runs)) == ("Broken", 1)
+
+
 # -- transaction=True ------------------------------------------------------------------------
 
 
