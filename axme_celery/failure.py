@@ -7,6 +7,7 @@ looks among classes already loaded, and only makes exceptions.
 
 from __future__ import annotations
 
+import math
 import sys
 import traceback
 from collections.abc import Callable
@@ -79,7 +80,7 @@ def _kept(value: object) -> object:
 
 def _is_plain(value: object) -> bool:
     if isinstance(value, float):
-        return value == value
+        return math.isfinite(value)
     return value is None or isinstance(value, str) or (isinstance(value, int) and abs(value) < _TOO_LARGE)
 
 

@@ -133,7 +133,7 @@ def test_long_messages_and_tracebacks_are_cut():
 
 def test_arguments_that_are_no_plain_values_are_left_out():
     """They are not ours to serialize."""
-    unkept = (Decimal(1), object(), float("nan"), 10**4300, -(10**4300))
+    unkept = (Decimal(1), object(), float("nan"), float("inf"), -float("inf"), 10**4300, -(10**4300))
     words = described(ValueError("kept", 1, None, True, 2.5, 10**4299, *unkept))
 
     assert words["args"] == ["kept", 1, None, True, 2.5, 10**4299]

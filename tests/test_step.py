@@ -529,7 +529,7 @@ def test_a_result_over_the_limit_fails_the_step_with_its_name_and_size(app, axme
     assert again.replay_of == intent.id
 
 
-@pytest.mark.parametrize("odd", [10**5000], ids=["huge"])
+@pytest.mark.parametrize("odd", [float("inf"), 10**5000], ids=["inf", "huge"])
 @pytest.mark.parametrize("at_most_once", [False, True], ids=["again", "once"])
 def test_a_steps_failure_can_be_handled_whatever_its_exception_carries(stage, axme, odd, at_most_once):
     """What no JSON can carry is left out of the record; it does not fail the task."""
