@@ -189,12 +189,17 @@ def fallout(rt: Runtime, intent: Intent, leg: Leg, on: lifecycle.Occasion) -> Fa
                 called.append(body.id)
         record = rt.ledger.join_record(within)
         within = None if record is None else record.join.within
-    waits = () if leg.is_last else tuple(rt.ledger.open_waits(intent.id))
+    waits = () if leg.is_last else falling_waits(rt, intent)
+    return Fallout(waits=waits, children=tuple(one for one in children if one is not None), called=tuple(called))
+
+
+def falling_waits(rt: Runtime, intent: Intent) -> tuple[Wait, ...]:
+    """The open waits that fall with the intent's work. Those of legs that its tasks called do not: what was called goes on."""
+    waits = tuple(rt.ledger.open_waits(intent.id))
     if waits and intent.called_open:
-        # What was called goes on.
         theirs = {one.id for one in rt.ledger.legs(intent.id) if one.called_by is not None}
         waits = tuple(wait for wait in waits if wait.leg_id not in theirs)
-    return Fallout(waits=waits, children=tuple(one for one in children if one is not None), called=tuple(called))
+    return waits
 
 
 def callbacks(rt: Runtime, intent: Intent, leg: Leg, result: str, on: lifecycle.Occasion) -> list[Change]:

@@ -14,6 +14,9 @@ from axme_celery import (
     NotJson,
     UnsupportedWork,
     step,
+    wait_for_agent,
+    wait_for_human,
+    wait_for_time,
 )
 from axme_celery.graph import JoinStatus
 from axme_celery.model import LegStatus, Status
@@ -366,6 +369,27 @@ def test_results_that_are_too_large_together_fail_the_intent_with_the_place(app,
 
     assert intent.error["code"] == "join_too_large" and "1.header" in intent.error["message"]
     assert "axme_join_bytes" in intent.error["message"]
+
+
+def test_results_that_are_too_large_together_cancel_the_agents_that_are_still_at_work(app, axme, add):
+    """As when a leg fails: nobody waits for them any more."""
+
+    @app.task(shared=False)
+    def large():
+        wait_for_time(5)
+        return "x" * 900
+
+    @axme.task
+    def child():
+        wait_for_human("Which?", to="ana")
+
+    with Stage(app, join_bytes=1024) as stage:
+        agent = add.si(1) | wait_for_agent.s(child.si())
+        intent = stage.submit(group(chord([large.si(), large.si()], add.s()), agent))
+        stage.pass_time("10s")
+
+        assert intent.refresh().error["code"] == "join_too_large"
+        assert [one.status for one in stage.axme.intents(type=child.name)] == [Status.CANCELED]
 
 
 # -- submitting ----------------------------------------------------------------------------
