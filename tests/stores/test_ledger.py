@@ -136,6 +136,14 @@ def test_a_first_run_does_not_look_for_a_history_it_cannot_have(ledger: SqlLedge
     assert without.checkpoints == ()
 
 
+def test_what_has_half_a_character_is_refused_when_it_is_looked_for(ledger: SqlLedger) -> None:
+    """No driver can ask a database for it."""
+    for look in (ledger.wait, ledger.intent, ledger.intent_by_key, ledger.leg_record, ledger.dead_letter):
+        with pytest.raises(BadInput, match="lone surrogate"):
+            look("\ud800")
+    assert ledger.wait("x") is None
+
+
 # -- what no longer holds is refused ------------------------------------------------
 
 
