@@ -248,12 +248,14 @@ def complete(
             setting="axme_result_bytes",
         )
     else:
-        rt.codec.encode(
+        described = rt.codec.encode(
             error,
             what=f"error of intent {intent_id}",
             limit_bytes=rt.settings.result_bytes,
             setting="axme_result_bytes",
         )
+        # It becomes part of the history, which is sealed, sent on and read by others than Python.
+        error = wire.plain(described)
 
     def decide() -> Sequence[Change]:
         intent = _open(rt, intent_id)

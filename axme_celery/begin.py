@@ -179,22 +179,27 @@ def with_children(change: Change, turns: Sequence[Turn], children: Sequence[Chan
 
 def fallout(rt: Runtime, intent: Intent, leg: Leg, on: lifecycle.Occasion) -> Fallout:
     """What falls with this leg: waits beside it, its errbacks, and those of the chords it would have come to."""
-    children = [_called(rt, intent, errback, leg.id, on) for errback in leg.plan.get("link_error", ())]
+    children = [_called(rt, intent, leg, errback, leg.id, on) for errback in leg.plan.get("link_error", ())]
     called: list[str] = []
     within = leg.within
     while within is not None:
         for body in rt.ledger.following(within, BATCH):
-            children += [_called(rt, intent, errback, body.id, on) for errback in body.plan.get("link_error", ())]
+            children += [_called(rt, intent, body, errback, body.id, on) for errback in body.plan.get("link_error", ())]
             if (body.signature.get("options") or {}).get("link_error"):
                 called.append(body.id)
         record = rt.ledger.join_record(within)
         within = None if record is None else record.join.within
-    waits = () if leg.is_last else tuple(rt.ledger.open_waits(intent.id))
+    waits = () if leg.is_last else falling_waits(rt, intent)
+    return Fallout(waits=waits, children=tuple(children), called=tuple(called))
+
+
+def falling_waits(rt: Runtime, intent: Intent) -> tuple[Wait, ...]:
+    """The open waits that fall with the intent's work. Those of legs that its tasks called do not: what was called goes on."""
+    waits = tuple(rt.ledger.open_waits(intent.id))
     if waits and intent.called_open:
-        # What was called goes on.
         theirs = {one.id for one in rt.ledger.legs(intent.id) if one.called_by is not None}
         waits = tuple(wait for wait in waits if wait.leg_id not in theirs)
-    return Fallout(waits=waits, children=tuple(one for one in children if one is not None), called=tuple(called))
+    return waits
 
 
 def callbacks(rt: Runtime, intent: Intent, leg: Leg, result: str, on: lifecycle.Occasion) -> list[Change]:
@@ -203,20 +208,20 @@ def callbacks(rt: Runtime, intent: Intent, leg: Leg, result: str, on: lifecycle.
     if not links:
         return []
     value = rt.codec.decode(result)
-    begun = [_called(rt, intent, link, value, on) for link in links]
-    return [one for one in begun if one is not None]
+    return [_called(rt, intent, leg, link, value, on) for link in links]
 
 
-def _called(rt: Runtime, intent: Intent, signature: JsonDict, value: Any, on: lifecycle.Occasion) -> Change | None:
-    """A callback or errback as an intent: called with the value, unless it is immutable."""
+def _called(rt: Runtime, intent: Intent, leg: Leg, signature: JsonDict, value: Any, on: lifecycle.Occasion) -> Change:
+    """A leg's callback or errback as an intent: called with the value, unless it is immutable."""
     args = list(signature.get("args") or ())
     called = signature if signature.get("immutable") else {**signature, "args": [value, *args]}
     try:
-        work = rt.read_work(called)
-    except BadInput as refused:
+        work = rt.read_called(called)
+    except (BadInput, TypeError) as refused:
         # It was checked when the pipeline was submitted; what has changed since must not hold up the rest.
         log.error("callback %s of intent %s is not called: %s", signature.get("task"), intent.id, refused)
-        return None
+        reason = f"callback {signature.get('task')} of leg {leg.id} is not called: {refused}"
+        return lifecycle.not_called(intent, leg, {"code": "callback_refused", "message": reason}, on=on)
     submission = Submission(
         work=work, requester=f"intent:{intent.id}", correlation_id=intent.correlation_id, tags=intent.tags,
         owner=intent.owner, trace=intent.trace,

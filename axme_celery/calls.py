@@ -144,7 +144,8 @@ class Calls:
         except (OperationalError, OSError) as error:
             # The promise is kept already: raising would have the caller call again, and the work be done twice.
             log.warning("the broker did not take %s %s, it is sent again: %s", name, read.leg_id, error)
-            self._axme.runtime.relay.send([replace(row, next_at=intent.created_at)])
+            # At its moment, for the relay's message says nothing of a countdown.
+            self._axme.runtime.relay.send([replace(row, next_at=read.start_at or intent.created_at)])
             return self._result(given, read.leg_id, intent.id)
         except BaseException as error:
             self._axme.runtime.relay.settled([row.id])

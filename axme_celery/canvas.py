@@ -152,7 +152,7 @@ class Reader:
             terms["eta"] = None if start_at is None else start_at.isoformat()
         expires = given.get("expires")
         if isinstance(expires, int | float):
-            terms["expires"] = expires
+            terms["expires"] = work.expiry_seconds(expires)
         elif expires is not None:
             options["expires"] = work.absolute(expires, self._on.now)
         if given.get("route_name"):

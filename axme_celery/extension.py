@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -354,6 +355,13 @@ class Axme(People):
         rt = self.runtime
         return Reader(self.app, rt.codec, rt.settings, occasion(rt), rt.open_node).read(given)
 
+    def read_called(self, given: Any) -> Work:
+        """The work of a callback together with the result it is given: larger by that than what may be submitted."""
+        rt = self.runtime
+        room_bytes = rt.settings.payload_bytes + rt.settings.result_bytes
+        settings = replace(rt.settings, payload_bytes=room_bytes)
+        return Reader(self.app, rt.codec, settings, occasion(rt), rt.open_node).read(given)
+
     def call(self, task: Any, signature: Signature) -> Any:
         """``.delay()`` of an ``@axme.task``: submit, and return the AsyncResult of its leg, with ``intent_id``."""
         read = self.read_work(signature)
@@ -403,6 +411,7 @@ class Axme(People):
             stopping=self.worker.stopping,
             lease_age_seconds=self.worker.lease_age_seconds,
             read_work=self.read_canvas,
+            read_called=self.read_called,
             open_node=self._open_node,
             sleep=time.sleep,
             keep_chords=Chords(self.app).keep,

@@ -7,14 +7,19 @@ looks among classes already loaded, and only makes exceptions.
 
 from __future__ import annotations
 
+import math
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from .model import JsonDict
 
 #: The part of a traceback that is kept.
 TRACEBACK_CHARACTERS = 4000
+
+#: Python refuses to read or write whole numbers of more digits.
+_TOO_LARGE = 10**4300
 
 
 def describe(error: BaseException, *, attributes: bool = False) -> JsonDict:
@@ -23,8 +28,8 @@ def describe(error: BaseException, *, attributes: bool = False) -> JsonDict:
     attributes: its plain attributes too. For what the same task is to handle again, not for what others are shown.
     """
     described: JsonDict = {
-        "code": str(getattr(error, "code", None) or type(error).__name__)[:255],
-        "message": storable(str(error))[:2000] or type(error).__name__,
+        "code": _said(error, lambda: str(getattr(error, "code", None) or ""))[:255],
+        "message": _said(error, lambda: storable(str(error)))[:2000],
         "exception": f"{type(error).__module__}:{type(error).__qualname__}",
         "args": [_kept(a) for a in _arguments(error) if _is_plain(a)],
         "traceback": storable("".join(traceback.format_exception(error)))[-TRACEBACK_CHARACTERS:],
@@ -54,6 +59,14 @@ def revive(described: JsonDict) -> Exception | None:
     return revived if (said or found.__name__) == described.get("message") else None
 
 
+def _said(error: BaseException, say: Callable[[], str]) -> str:
+    """What it says; the name of its class where that is nothing, or where saying it raises: it is a failure all the same."""
+    try:
+        return say() or type(error).__name__
+    except Exception:
+        return type(error).__name__
+
+
 def _arguments(error: BaseException) -> tuple[object, ...]:
     """What it can be made from again: its ``args``; those of an OSError lack the file name."""
     if isinstance(error, OSError) and error.args == (error.errno, error.strerror) and error.filename is not None:
@@ -66,7 +79,9 @@ def _kept(value: object) -> object:
 
 
 def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and value == value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, str) or (isinstance(value, int) and abs(value) < _TOO_LARGE)
 
 
 def storable(text: str) -> str:

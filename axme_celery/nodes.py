@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from . import begin, lifecycle
+from . import begin, lifecycle, wire
 from .graph import REJECTED, TIMED_OUT
 from .lifecycle import NodeEnd
 from .model import Change, Decision, JsonDict, Leg, Wait, WaitKind, WaitRecord, WaitStatus
@@ -97,9 +97,10 @@ def _way(rt: Runtime, leg: Leg, closed: Wait) -> tuple[str, Any, JsonDict | None
         who = closed.answered_by or "nobody"
         said = f": {closed.comment}" if closed.comment else ""
         return "", None, {"code": "rejected", "message": f"{who} answered {closed.outcome} to {closed.title!r}{said}"}
-    data = rt.codec.decode(closed.data or "null")
     if closed.outcome == "completed":
-        return "", data, None
+        return "", rt.codec.decode(closed.data or "null"), None
+    # An error becomes part of the history, which is sealed, sent on and read by others than Python.
+    data = wire.plain(closed.data)
     code = "tool_failed" if closed.kind is WaitKind.TOOL else "agent_failed"
     return "", None, {"code": code, "message": f"{closed.title} failed: {data}"[:2000], "data": data}
 

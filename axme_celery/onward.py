@@ -76,7 +76,7 @@ def pass_join(rt: Runtime, join_id: str) -> int:
                     "message": f"the results that come together at {join.node or 'the end'} are {size} bytes, over the "
                     f"limit of {limit}; raise axme_join_bytes, or keep the data elsewhere and pass references to it",
                 }
-                return [lifecycle.join_too_large(intent, join, error, rt.ledger.open_waits(intent.id), on=on)]
+                return [lifecycle.join_too_large(intent, join, error, begin.falling_waits(rt, intent), on=on)]
             turns: list[lifecycle.Turn] = []
             if join.followers:
                 parent_id = rt.ledger.last_member(join_id)

@@ -344,6 +344,8 @@ class Runtime:
     lease_age_seconds: Callable[[], float]
     #: (Celery signature) -> the work it stands for; refuses what cannot be carried.
     read_work: Callable[[Any], Work]
+    #: The same of a callback, which has a result among its arguments. Raises TypeError too, for arguments it does not take.
+    read_called: Callable[[Any], Work]
     #: (intent, leg, value before it, occasion) -> the wait a wait node opens, and the child intent it is for, if any.
     #: Raises BadInput when it cannot be opened.
     open_node: Callable[[Intent, Leg, Any, Occasion], tuple[Wait, Change | None]]

@@ -202,8 +202,14 @@ def start_of(options: dict[str, Any], now: datetime) -> datetime | None:
 def absolute(expires: Any, now: datetime) -> str:
     """An ``expires`` as a moment."""
     if isinstance(expires, int | float):
-        return (now + timedelta(seconds=expires)).isoformat()
+        return (now + timedelta(seconds=expiry_seconds(expires))).isoformat()
     return expires.isoformat() if isinstance(expires, datetime) else str(expires)
+
+
+def expiry_seconds(expires: float) -> float:
+    """An ``expires`` in seconds, which may be negative as Celery has it. Raises BadInput."""
+    seconds(abs(expires), "expires")
+    return expires
 
 
 def note_parents(app: Celery, options: dict[str, Any]) -> None:

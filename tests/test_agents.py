@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -274,6 +275,16 @@ def test_an_agent_fails_its_intent(stage, rt, send, listen):
     verbs.complete(rt, intent.id, error={"code": "no_disk", "message": "full"}, by=BOT)
     assert (intent.refresh().status, intent.error["code"]) == (Status.FAILED, "no_disk")
     assert [letter.code for letter in stage.dead_letters()] == ["no_disk"]
+
+
+def test_what_an_agent_says_of_its_failure_is_told_as_plain_json(stage, rt, axme, send):
+    """Amounts and dates as their texts, to whoever reads the history."""
+    intent = send()
+    axme.complete_agent(intent.id, error={"amount": Decimal("1.50"), "at": date(2026, 10, 5)}, by=BOT)
+    assert intent.refresh().error == {
+        "code": "agent_failed", "message": "failed", "amount": "1.50", "at": "2026-10-05"
+    }  # fmt: skip
+    assert verify(rt.ledger.intent(intent.id), stage.history(intent), None) is None
 
 
 def test_what_celery_tasks_run_nobody_outside_completes(stage, rt, axme):

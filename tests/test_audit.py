@@ -14,6 +14,10 @@ from axme_celery.model import Event, Intent, Status
 NOW = datetime(2026, 10, 5, 8, 30, tzinfo=UTC)
 KEY = b"a secret of the house"
 
+#: What one event was sealed as, without a key and with it.
+PLAIN = "2481f3b46a8196701f2f5512817f78b2712326ffd8350acc2f3ef372bd3cbd19"
+KEYED = "h:dd4497334504edc4eabfb18924290bd7313f2ab58b296b228664d85a4d7809fe"
+
 
 def event(seq: int, **fields: object) -> Event:
     given = {
@@ -175,6 +179,13 @@ def test_a_hash_of_any_characters_is_only_wrong() -> None:
     intent, events = history(None)
     strange = [replace(events[0], hash="ü☃"), *events[1:]]
     assert "was altered" in str(audit.verify(intent, strange, None))
+
+
+def test_a_hash_is_the_same_in_every_version() -> None:
+    """What was sealed years ago must still hold: these were."""
+    first = event(1, details={"error": {"code": "full", "share": 0.1, "why": "\u2603"}, "to": [], "none": None})
+    assert audit.seal(first, audit.GENESIS, None).hash == PLAIN
+    assert audit.seal(first, audit.GENESIS, KEY).hash == KEYED
 
 
 def test_the_chain_does_not_depend_on_how_a_moment_is_written() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from celery import Celery
+from celery import Celery, group
 
 from axme_celery import Axme, IntentFailed, LedgerUnavailable, UnsupportedWork, step, wait_for_human, wait_for_time
 from axme_celery.model import LegStatus, Status
@@ -290,6 +290,31 @@ def test_a_pipeline_that_fails_cancels_its_own_legs_and_not_what_was_called(stag
 
     assert (intent.refresh().status, done) == (Status.FAILED, ["ana"])
     assert [leg.status for leg in intent.legs() if leg.task == "shop.last"] == [LegStatus.CANCELED]
+
+
+def test_results_that_are_too_large_together_leave_what_was_called_its_wait(app, done):
+    """It goes on by itself, and the intent ends with it."""
+
+    @app.task(name="shop.ask", shared=False)
+    def ask():
+        done.append(wait_for_human("Send?", to="ana").outcome)
+
+    @app.task(name="shop.part", shared=False)
+    def part(calls):
+        if calls:
+            ask.delay()
+        wait_for_time(5)
+        return "x" * 900
+
+    with Stage(app, join_bytes=1024) as stage:
+        intent = stage.submit(group(part.si(True), part.si(False)))
+        stage.pass_time("10s")
+        (question,) = stage.inbox("ana")
+        stage.answer(question, "approved", by="ana")
+
+        assert (intent.refresh().status, intent.error["code"]) == (Status.FAILED, "join_too_large")
+        assert done == ["approved"]
+        assert all(leg.status.is_final for leg in intent.legs())
 
 
 def test_a_canceled_intent_takes_what_it_called_with_it(stage, app, mail, done):

@@ -249,6 +249,21 @@ def test_a_call_the_broker_does_not_take_is_kept_and_sent_when_it_does(stage, ad
     assert result.intent_id == only(stage).id
 
 
+def test_a_countdown_the_broker_did_not_take_still_runs_when_it_should(stage, add, monkeypatch):
+    """The broker was away for a moment; the call is not early by that."""
+    submitted_at = stage.now
+    with monkeypatch.context() as patched:
+        patched.setattr(stage._worker, "publish", refuses)
+        add.apply_async((1,), countdown=45)
+    stage.pass_time("44s")
+    assert only(stage).status is Status.SUBMITTED
+    stage.pass_time("16s")
+
+    (leg,) = only(stage).legs()
+    assert leg.started_at - submitted_at >= timedelta(seconds=45)
+    assert only(stage).status is Status.COMPLETED
+
+
 def test_a_call_that_cannot_be_made_into_a_message_raises_and_is_no_promise(stage, add):
     """The caller is told, as by Celery; the intent that was begun says why it ended."""
     with pytest.raises(Exception, match="nowhere"):

@@ -133,9 +133,29 @@ def test_long_messages_and_tracebacks_are_cut():
 
 def test_arguments_that_are_no_plain_values_are_left_out():
     """They are not ours to serialize."""
-    words = described(ValueError("kept", 1, None, True, Decimal(1), object(), float("nan")))
+    unkept = (Decimal(1), object(), float("nan"), float("inf"), -float("inf"), 10**4300, -(10**4300))
+    words = described(ValueError("kept", 1, None, True, 2.5, 10**4299, *unkept))
 
-    assert words["args"] == ["kept", 1, None, True]
+    assert words["args"] == ["kept", 1, None, True, 2.5, 10**4299]
+
+
+def test_an_exception_that_cannot_say_what_it_is_is_recorded_all_the_same():
+    """The bug may be in its text, or in its code; the failure is told by its class."""
+
+    class Broken(Exception):
+        def __str__(self):
+            raise AttributeError("row")
+
+        @property
+        def code(self):
+            raise LookupError("code")
+
+    broken, huge = described(Broken("x")), described(ValueError(10**5000, "x"))
+
+    assert (broken["code"], broken["message"], broken["args"]) == ("Broken", "Broken", ["x"])
+    assert (huge["code"], huge["message"], huge["args"]) == ("ValueError", "ValueError", ["x"])
+    assert "Broken" in broken["traceback"]
+    assert revive(broken) is None
 
 
 def test_an_exceptions_attributes_are_for_the_task_itself():

@@ -14,6 +14,9 @@ from axme_celery import (
     NotJson,
     UnsupportedWork,
     step,
+    wait_for_agent,
+    wait_for_human,
+    wait_for_time,
 )
 from axme_celery.graph import JoinStatus
 from axme_celery.model import LegStatus, Status
@@ -326,6 +329,56 @@ def test_callbacks_are_intents_of_their_own_that_begin_with_their_tasks_end(stag
     assert callbacks[breaks.name].status is Status.FAILED
 
 
+def test_a_callback_is_given_a_result_of_any_size_that_a_result_may_have(stage, app):
+    """As the next link of a chain is: what may be submitted is less."""
+    seen = []
+
+    @app.task(shared=False)
+    def large():
+        return "x" * 900_000
+
+    @app.task(shared=False)
+    def note(value):
+        seen.append(len(value))
+
+    intent = stage.submit(large.s().set(link=[note.s(), note.s() | note.si("end")]))
+
+    assert (intent.status, sorted(seen)) == (Status.COMPLETED, [3, 900_000, 900_000])
+    assert stage.dead_letters() == []
+
+
+@pytest.mark.parametrize("errs", [False, True], ids=["callback", "errback"])
+def test_a_callback_that_can_no_longer_be_called_is_a_dead_letter_and_holds_up_nothing(stage, app, errs):
+    """A deploy has changed what it takes while its pipeline was on its way."""
+
+    @app.task(name="note", shared=False)
+    def note(value):
+        pass
+
+    @app.task(shared=False)
+    def work():
+        wait_for_time("1h")
+        if errs:
+            raise ValueError("boom")
+
+    signature = work.s().on_error(note.s()) if errs else work.s().set(link=note.s())
+    intent = stage.submit(signature)
+    del app.tasks["note"]
+
+    @app.task(name="note", shared=False)
+    def other(value, *, team):
+        pass
+
+    stage.pass_time("1h")
+
+    letters = {letter.code: letter for letter in stage.dead_letters()}
+    assert intent.refresh().status is (Status.FAILED if errs else Status.COMPLETED)
+    assert intent.legs()[0].attempts == 1
+    assert set(letters) == {"callback_refused"} | ({"ValueError"} if errs else set())
+    assert "note" in letters["callback_refused"].reason and "team" in letters["callback_refused"].reason
+    assert letters["callback_refused"].leg_id == intent.legs()[0].id
+
+
 def test_one_task_with_a_callback_is_a_pipeline_of_one(stage, add, calls):
     """Its callback is as durable as itself."""
     called = add.s(1)
@@ -366,6 +419,27 @@ def test_results_that_are_too_large_together_fail_the_intent_with_the_place(app,
 
     assert intent.error["code"] == "join_too_large" and "1.header" in intent.error["message"]
     assert "axme_join_bytes" in intent.error["message"]
+
+
+def test_results_that_are_too_large_together_cancel_the_agents_that_are_still_at_work(app, axme, add):
+    """As when a leg fails: nobody waits for them any more."""
+
+    @app.task(shared=False)
+    def large():
+        wait_for_time(5)
+        return "x" * 900
+
+    @axme.task
+    def child():
+        wait_for_human("Which?", to="ana")
+
+    with Stage(app, join_bytes=1024) as stage:
+        agent = add.si(1) | wait_for_agent.s(child.si())
+        intent = stage.submit(group(chord([large.si(), large.si()], add.s()), agent))
+        stage.pass_time("10s")
+
+        assert intent.refresh().error["code"] == "join_too_large"
+        assert [one.status for one in stage.axme.intents(type=child.name)] == [Status.CANCELED]
 
 
 # -- submitting ----------------------------------------------------------------------------

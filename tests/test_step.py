@@ -29,6 +29,7 @@ from axme_celery import (
 )
 from axme_celery.errors import StaleChange
 from axme_celery.ledger import SqlLedger
+from axme_celery.ledger.migrate import upgrade
 from axme_celery.model import Checkpoint, Fence, Lease, Recorded, Status
 from axme_celery.sweep import lose
 from axme_celery.testing import Stage
@@ -528,6 +529,45 @@ def test_a_result_over_the_limit_fails_the_step_with_its_name_and_size(app, axme
     assert again.replay_of == intent.id
 
 
+@pytest.mark.parametrize("odd", [float("inf"), 10**5000], ids=["inf", "huge"])
+@pytest.mark.parametrize("at_most_once", [False, True], ids=["again", "once"])
+def test_a_steps_failure_can_be_handled_whatever_its_exception_carries(stage, axme, odd, at_most_once):
+    """What no JSON can carry is left out of the record; it does not fail the task."""
+
+    @step(at_most_once=at_most_once)
+    def ratio():
+        raise ValueError("ratio", odd)
+
+    @step
+    def after():
+        return "went on"
+
+    @axme.task
+    def work():
+        try:
+            ratio()
+        except ValueError as error:
+            return [error.args[0], after()]
+
+    assert stage.submit(work.s()).result == ["ratio", "went on"]
+
+
+def test_a_task_whose_exception_cannot_say_what_it_is_fails_once(stage, axme):
+    """A bug in somebody's ``__str__`` is no dead worker."""
+    runs = []
+
+    class Broken(Exception):
+        def __str__(self):
+            raise AttributeError("no row")
+
+    @axme.task
+    def work():
+        runs.append(1)
+        raise Broken
+
+    assert (stage.submit(work.s()).error["code"], len(runs)) == ("Broken", 1)
+
+
 # -- transaction=True ------------------------------------------------------------------------
 
 
@@ -606,6 +646,42 @@ def test_a_transaction_step_sees_its_own_sql_errors(stage, axme, orders):
     intent = stage.submit(work.s())
 
     assert (intent.result, orders()) == ("twice", 1)
+
+
+def test_a_transaction_step_refused_at_its_commit_has_failed_and_its_worker_has_not(app, axme, postgres_url):
+    """The task handles it, or fails by it at once; in later runs its words are known."""
+    upgrade(postgres_url)
+    tries = []
+
+    @step(transaction=True)
+    def order(connection):
+        tries.append(1)
+        connection.execute(text("INSERT INTO orders VALUES (99)"))
+
+    @axme.task
+    def handles():
+        try:
+            order()
+        except (IntegrityError, StepFailed) as error:
+            wait_for_time("1h")
+            return str(error)
+
+    @axme.task
+    def does_not():
+        order()
+
+    with Stage(app, ledger_url=postgres_url) as stage:
+        with stage.engine.begin() as connection:
+            connection.execute(text("CREATE TABLE customers (id INTEGER PRIMARY KEY)"))
+            connection.execute(
+                text("CREATE TABLE orders (customer INTEGER REFERENCES customers DEFERRABLE INITIALLY DEFERRED)")
+            )
+        handled, failed = stage.submit(handles.s()), stage.submit(does_not.s())
+        stage.pass_time("1h")
+
+        assert "violates foreign key" in handled.refresh().result
+        assert failed.refresh().error["exception"].endswith("IntegrityError")
+        assert len(tries) == 2
 
 
 def test_a_transaction_step_whose_result_cannot_be_kept_leaves_no_sql_behind(stage, axme, orders):

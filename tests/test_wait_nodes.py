@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from decimal import Decimal
+
 import pytest
 from celery import chain, group
 
@@ -14,7 +17,9 @@ from axme_celery import (
     wait_for_time,
     wait_for_tool,
 )
+from axme_celery.audit import verify
 from axme_celery.model import LegStatus, Status, WaitStatus
+from axme_celery.wire import event_text
 
 
 @pytest.fixture
@@ -193,6 +198,27 @@ def test_a_tool_that_fails_ends_the_pipeline(stage, note, calls):
     stage.complete_tool("w", "j", error={"why": "full"})
 
     assert (intent.refresh().error["code"], intent.error["data"]) == ("tool_failed", {"why": "full"})
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["in time", "early"])
+def test_what_a_tool_reports_of_its_failure_is_told_as_plain_json(stage_on_each_database, note, early):
+    """Dates, amounts and bytes as their texts: the history is sealed, verified and sent on with them."""
+    stage = stage_on_each_database
+    error = {"at": datetime(2026, 10, 5, 8, 30, tzinfo=UTC), "amount": Decimal("1.50"), "raw": b"\x00\xff"}
+    if early:
+        stage.complete_tool("w", "j", error=error)
+    intent = stage.submit(note.s("j") | wait_for_tool.s("w"))
+    if not early:
+        stage.complete_tool("w", "j", error=error)
+
+    events = stage.history(intent)
+    assert intent.refresh().status is Status.FAILED
+    assert intent.error["data"] == {
+        "at": "2026-10-05T08:30:00+00:00", "amount": "1.50", "raw": "AP8="
+    }  # fmt: skip
+    record = stage.axme.runtime.ledger.intent(intent.id)
+    assert verify(record, events, None) is None
+    assert '"amount":"1.50"' in event_text(events[-1], record)
 
 
 def test_an_answer_that_came_early_is_given_to_the_node_when_it_opens(stage, note):

@@ -232,3 +232,18 @@ def test_a_task_that_calls_a_durable_one_does_not_hand_on_its_own_header(stage, 
 def test_a_header_of_another_shape_is_not_ours(headers):
     """Another library may use the same word."""
     assert own_header(headers) is None
+
+
+@pytest.mark.parametrize("expires", [1e18, -1e18, float("inf"), float("nan")])
+@pytest.mark.parametrize("piped", [False, True], ids=["alone", "in a pipeline"])
+def test_an_expiry_beyond_any_calendar_is_refused_when_it_is_submitted(stage, axme, expires, piped):
+    """Of one task, and of one in a pipeline whose turn is yet to come."""
+
+    @axme.task
+    def work(*_):
+        return 1
+
+    canvas = work.s() | work.s().set(expires=expires) if piped else work.s().set(expires=expires)
+
+    with pytest.raises(BadInput, match="expires"):
+        stage.submit(canvas)

@@ -147,7 +147,8 @@ class SqlLedger(KeyShelf, PlanShelf):
         """Call with a connection inside a transaction, and commit its SQL together with the checkpoint returned.
 
         The run is checked and locked at the end, just before the commit, so that a long call blocks nobody.
-        Raises what the call raises, but LedgerUnavailable when the database went away in its middle.
+        Raises what the call raises, and what the database only says of its SQL at the record or the commit; but
+        LedgerUnavailable when the database went away in its middle.
         Not tried again on its own account: what the caller's function did besides SQL is not ours to repeat.
         """
         recorded: Checkpoint | None = None
@@ -163,8 +164,9 @@ class SqlLedger(KeyShelf, PlanShelf):
                 connection.commit()
             return recorded
         except (DBAPIError, NoFreeConnection) as error:
-            if began and recorded is None and not trouble.is_gone(error):
-                # The caller's own SQL failed: that error is the caller's to see.
+            if began and not trouble.is_gone(error) and (recorded is None or trouble.is_refusal(error)):
+                # The caller's own SQL failed, perhaps unnoticed until the record or the commit: that error is the
+                # caller's to see. Running the leg again would only come to it again.
                 raise
             if committing and recorded is not None and trouble.is_transient(error):
                 found = self.checkpoint(recorded.leg_id, recorded.name, recorded.nth)

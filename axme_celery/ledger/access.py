@@ -156,6 +156,8 @@ class Access:
         for attempt in range(TRIES):
             try:
                 return once()
+            except UnicodeEncodeError as error:
+                raise BadInput(f"no ledger keeps text with half a character (a lone surrogate): {error}") from error
             except self._errors as error:
                 if attempt == TRIES - 1 or not trouble.is_transient(error):
                     raise trouble.told(error) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from ..errors import AxmeError, BadInput, LedgerNotMigrated, LedgerUnavailable
 
@@ -38,6 +38,14 @@ def is_gone(error: BaseException) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     return getattr(_original(error), "sqlstate", None) in _GOING_AWAY
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the database refused what it was asked to do, and would again, rather than being unable to do anything.
+
+    The latter (no connection, no space, no memory, no time) is what the DB-API calls operational errors.
+    """
+    return isinstance(error, DBAPIError) and not isinstance(error, OperationalError) and not is_transient(error)
 
 
 def is_taken(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ ended from outside.
 """
 
 from . import agents
-from .called import call, uncall
+from .called import call, not_called, uncall
 from .ends import cancel, time_out
 from .ends import fail as fail_from_outside
 from .gates import GATE, gated
@@ -73,6 +73,7 @@ __all__ = [
     "lose",
     "may_answer",
     "needs_comment",
+    "not_called",
     "open_wait",
     "park",
     "pass_join",

@@ -59,4 +59,9 @@ def uncall(intent: Intent, called: Leg, error: JsonDict, *, on: Occasion) -> Cha
     return rows.change(story)
 
 
-__all__ = ["call", "called_ended", "uncall"]
+def not_called(intent: Intent, leg: Leg, error: JsonDict, *, on: Occasion) -> Change:
+    """A leg's callback or errback cannot be called any more: kept to be seen. Nothing waits for it, so all else goes on."""
+    return Change(dead=(dead_letter(intent, "delivery", error, on, leg_id=leg.id),))
+
+
+__all__ = ["call", "called_ended", "not_called", "uncall"]

@@ -194,6 +194,7 @@ def join_too_large(intent: Intent, join: Join, error: JsonDict, waits: Sequence[
     rows.dead.append(dead_letter(story.intent, "intent", error, on))
     rows.rest = Rest(intent.id, on.now, error, called_too=False)
     rows.waits += [(w, closed_wait(w, WaitStatus.CANCELED, on.now, outcome=None, answered_by=None)) for w in waits]
+    rows.outbox += cancel_children(waits, None, on)
     return rows.change(story)
 
 

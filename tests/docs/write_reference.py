@@ -114,7 +114,7 @@ def _methods(owner: str, of: type, properties: tuple[str, ...] = ()) -> Iterator
 
 
 #: Methods of ``Axme`` that its own rooms call.
-_INNER = ("call", "adopt", "read_canvas", "read_work", "read_settings", "assemble", "lent", "notice")
+_INNER = ("call", "adopt", "read_canvas", "read_called", "read_work", "read_settings", "assemble", "lent", "notice")
 
 
 def _entry(name: str, value: Callable[..., Any], heading: str = "####") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, event, text
+from sqlalchemy.exc import DBAPIError
 
 from axme_celery import audit, lifecycle
 from axme_celery.errors import BadInput, BadSetting, LedgerUnavailable, StaleChange
@@ -132,6 +134,14 @@ def test_a_first_run_does_not_look_for_a_history_it_cannot_have(ledger: SqlLedge
     without = ledger.leg_record(leg_id, history=False)
     assert without is not None
     assert without.checkpoints == ()
+
+
+def test_what_has_half_a_character_is_refused_when_it_is_looked_for(ledger: SqlLedger) -> None:
+    """No driver can ask a database for it."""
+    for look in (ledger.wait, ledger.intent, ledger.intent_by_key, ledger.leg_record, ledger.dead_letter):
+        with pytest.raises(BadInput, match="lone surrogate"):
+            look("\ud800")
+    assert ledger.wait("x") is None
 
 
 # -- what no longer holds is refused ------------------------------------------------
@@ -360,6 +370,37 @@ def test_a_transaction_step_that_raises_leaves_nothing(ledger: SqlLedger) -> Non
 
     assert their_rows(ledger) == []
     assert ledger.checkpoint(leg_id, "book", 1) is None
+
+
+@pytest.mark.parametrize("found", ["at the record", "at the commit"])
+def test_what_the_database_says_late_of_a_steps_own_sql_is_the_steps_error(
+    postgres_ledger: SqlLedger, found: str
+) -> None:
+    """A failure that the step swallowed, or a constraint that is only checked at the commit: nobody's worker is dead."""
+    ledger, leg_id = postgres_ledger, running(postgres_ledger).leg.id
+    make_theirs(ledger)
+    with ledger.engines.durable.begin() as connection:
+        connection.execute(text("CREATE TABLE parents (id INTEGER PRIMARY KEY)"))
+        connection.execute(
+            text("CREATE TABLE children (parent INTEGER REFERENCES parents DEFERRABLE INITIALLY DEFERRED)")
+        )
+
+    def writes(connection: object) -> Checkpoint:
+        checkpoint = insert_theirs(connection, leg_id)
+        if found == "at the record":
+            with contextlib.suppress(DBAPIError):
+                connection.execute(text("SELECT nonsense FROM nowhere"))  # type: ignore[attr-defined]
+        else:
+            connection.execute(text("INSERT INTO children VALUES (99)"))  # type: ignore[attr-defined]
+        return checkpoint
+
+    with pytest.raises(DBAPIError) as late:
+        ledger.transaction(writes, held(leg_id))
+
+    assert getattr(late.value.orig, "sqlstate", None) == {"at the record": "25P02", "at the commit": "23503"}[found]
+    assert (their_rows(ledger), ledger.checkpoint(leg_id, "book", 1)) == ([], None)
+    ledger.transaction(lambda connection: insert_theirs(connection, leg_id), held(leg_id))
+    assert their_rows(ledger) == [leg_id]
 
 
 def test_reading_inside_a_transaction_step_disturbs_nothing(ledger: SqlLedger) -> None:
