@@ -12,7 +12,7 @@ from . import agents
 from .called import call, uncall
 from .ends import cancel, time_out
 from .ends import fail as fail_from_outside
-from .gates import GATE, gated
+from .gates import GATE, gated, stands_anew
 from .handover import delegate, extend_intent, extend_wait, reassign
 from .moves import MOVES, NOTES, Occasion
 from .nudges import due, pending, with_moments
@@ -86,6 +86,7 @@ __all__ = [
     "rest_again",
     "retry",
     "shown_hash",
+    "stands_anew",
     "submit",
     "submit_plan",
     "time_out",
