@@ -36,7 +36,7 @@ from .runs import (
 )
 from .shown import shown_hash
 from .turns import Fallout, Turn, join_too_large, pass_join, rest
-from .voters import REQUESTER, Refusal, barred, may_answer, needs_comment, vote_of
+from .voters import REQUESTER, Refusal, barred, goes_back_to, may_answer, needs_comment, vote_of
 from .waits import Finish, NodeEnd, answer, closed_by_time, fire, heartbeat, open_wait, rest_again
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "fail_from_outside",
     "fire",
     "gated",
+    "goes_back_to",
     "hand_back",
     "heartbeat",
     "join_too_large",
