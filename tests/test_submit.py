@@ -25,8 +25,10 @@ from axme_celery import (
     asking,
     current_intent,
     step,
+    wait_for_agent,
     wait_for_human,
     wait_for_time,
+    wait_for_tool,
 )
 from axme_celery.ledger.migrate import upgrade
 from axme_celery.model import LegStatus, Status, WaitStatus
@@ -651,6 +653,34 @@ def test_a_replay_has_its_retries_before_it_again(stage, axme):
 
     assert failed.refresh().status is Status.FAILED
     assert (new.refresh().result, len(tries)) == ("ok", 6)
+
+
+@pytest.mark.parametrize("asked_of", ["tool", "agent"])
+def test_a_replay_asks_a_tool_or_an_agent_that_had_failed_again(stage, axme, asked_of):
+    """As a pipeline's node does: it is what failed that is tried again."""
+    world = {"broken": True}
+
+    @axme.task
+    def scoring():
+        if world["broken"]:
+            raise ConnectionError("no scores today")
+        return 7
+
+    @axme.task
+    def work():
+        return wait_for_tool("warehouse", "job-1") if asked_of == "tool" else wait_for_agent(scoring.s())
+
+    failed = stage.submit(work.s())
+    if asked_of == "tool":
+        stage.complete_tool("warehouse", "job-1", error="disk full")
+    world["broken"] = False
+    again = axme.replay(failed.id, by="ops")
+    stage.run()
+    if asked_of == "tool":
+        stage.complete_tool("warehouse", "job-1", 7)
+
+    assert failed.refresh().error["code"] == f"{asked_of}_failed"
+    assert again.refresh().result == 7
 
 
 def test_only_what_did_not_complete_can_be_replayed(stage, axme, add):
