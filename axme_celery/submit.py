@@ -306,7 +306,7 @@ def _repeat_leg(
         id=leg_id, intent_id=intent.id, task=leg.task, signature=signature, max_attempts=leg.max_attempts,
         on_drift=leg.on_drift, created_at=on.now, in_chord=leg.in_chord,
     )  # fmt: skip
-    kept = [one for one in waits if one is not gate]
+    kept = [lifecycle.shown_with(one, old.payload, intent.payload) for one in waits if one is not gate]
     change = lifecycle.repeat(intent, new, checkpoints, kept, upto=position, by=by, reason=_why(reason), on=on)
     if gate is not None:
         # Of those whom it was for in the end: it may have been left, or reassigned, to others.

@@ -34,7 +34,7 @@ from .runs import (
     told_why,
     unpark,
 )
-from .shown import shown_hash
+from .shown import shown_hash, shown_with
 from .turns import Fallout, Turn, join_too_large, pass_join, rest
 from .voters import REQUESTER, Refusal, barred, goes_back_to, may_answer, needs_comment, vote_of
 from .waits import Finish, NodeEnd, answer, closed_by_time, fire, heartbeat, open_wait, rest_again
@@ -87,6 +87,7 @@ __all__ = [
     "rest_again",
     "retry",
     "shown_hash",
+    "shown_with",
     "stands_anew",
     "submit",
     "submit_plan",
