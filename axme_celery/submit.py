@@ -194,7 +194,7 @@ def replay(rt: Runtime, id: str, *, by: str | None, reason: str | None = None) -
 def fork(rt: Runtime, intent_id: str, *, before: str, by: str | None, reason: str | None = None) -> Intent:
     """A new intent with the recorded work of another up to (not including) a step or wait.
 
-    before: a step's name, or "name#2" for its second call; also a wait's ("wait_for_human#1").
+    before: a step's name, or "name#2" for its second call; also a wait's ("wait_for_human#1"), or a leg's id.
     Raises NotFound when nothing of that name was recorded.
     """
     _who(by)
@@ -297,7 +297,7 @@ def _repeat_leg(
     if before is None:
         position = lifecycle.replay_from(checkpoints, waits)
     else:
-        position = _position(old, before, checkpoints, waits)
+        position = 0 if before == leg.id else _position(old, before, checkpoints, waits)
     gate = next((one for one in waits if lifecycle.stands_anew(one, position)), None)
     leg_id = rt.new_id()
     options = {k: v for k, v in (leg.signature.get("options") or {}).items() if k not in _OF_ONE_LIFE}

@@ -826,6 +826,35 @@ def test_a_fork_does_anew_what_comes_from_a_step_on(stage, axme):
     assert forked.replay_of == original.id
 
 
+def test_a_fork_before_its_leg_does_all_of_an_intent_anew(stage, axme):
+    """By the leg's id, as in a pipeline."""
+    done = []
+    page = step(name="page")(lambda: done.append(1))
+
+    @axme.task
+    def work():
+        page()
+        return len(done)
+
+    original = stage.submit(work.s())
+    forked = axme.fork(original.id, before=original.legs()[0].id, by="ana")
+    stage.run()
+
+    assert (original.refresh().result, forked.refresh().result) == (1, 2)
+
+
+@pytest.mark.parametrize(("outcome", "status"), [("approved", Status.COMPLETED), ("rejected", Status.WAITING)])
+def test_a_fork_before_the_leg_behind_a_human_task_keeps_a_yes_only(stage, axme, gated, outcome, status):
+    """The question is not the leg's; but nothing runs that nobody said yes to."""
+    intent = stage.answer(gated(), outcome, by="ana")
+    gated.world["broken"] = False
+
+    forked = axme.fork(intent.id, before=intent.legs()[0].id, by="ana")
+    stage.run()
+
+    assert forked.refresh().status is status
+
+
 def test_a_fork_before_a_wait_asks_again(stage, axme):
     """A second opinion on the same finished work."""
 
