@@ -7,14 +7,15 @@ and all that follows it, starts from nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from . import begin, lifecycle, onward
 from .beats import announce, occasion
 from .errors import BadInput, NotFound, StaleChange
-from .graph import Join, JoinStatus
+from .graph import ADDED, Join, JoinStatus
 from .model import Checkpoint, DeadLetter, Intent, JsonDict, Leg, LegStatus, Wait, WaitStatus
+from .model import Recorded as Kept
 from .ports import Runtime
 
 #: What a leg's turn had reckoned with, and is over.
@@ -126,6 +127,8 @@ def repeat(
 ) -> Intent:
     """Write the new intent and start what is ready of it. Raises BadInput when the letters were closed meanwhile."""
     on = occasion(rt)
+    if cut is not None:
+        found, cut = _as_before(rt, found, cut)
     copy = _Copy(rt, new.id, found, cut)
     first = [leg for leg in copy.legs if leg.status is LegStatus.PENDING and copy.is_ready(leg)]
     turns = [begin.turn(rt, new, leg, copy.value(leg), leg.after, on) for leg in first]
@@ -166,7 +169,7 @@ class _Copy:
 
     def __post_init__(self) -> None:
         self._ids = {one.id: self.rt.new_id() for one in self.found.members}
-        self._redone = self._after(self.cut.leg_id) if self.cut is not None else set[str]()
+        self._redone = _following(self.found, self.cut.leg_id) if self.cut is not None else set[str]()
         done = {leg.id for leg in self.found.legs if leg.status is LegStatus.DONE and leg.id not in self._redone}
         done |= {j.id for j in self.found.joins if j.status is JoinStatus.PASSED and j.id not in self._redone}
         arrived: dict[str, int] = {}
@@ -206,26 +209,11 @@ class _Copy:
     def _new(self, id: str | None) -> str | None:
         return None if id is None else self._ids.get(id, id)
 
-    def _after(self, leg_id: str) -> set[str]:
-        """This leg and everything that comes after it."""
-        following: dict[str, list[str]] = {}
-        for leg in self.found.legs:
-            if leg.after is not None:
-                following.setdefault(leg.after, []).append(leg.id)
-        for one in self.found.members:
-            if one.join_id is not None:
-                following.setdefault(one.id, []).append(one.join_id)
-        reached, todo = {leg_id}, [leg_id]
-        while todo:
-            for after in following.get(todo.pop(), ()):
-                if after not in reached:
-                    reached.add(after)
-                    todo.append(after)
-        return reached
-
     def _leg(self, leg: Leg, done: bool) -> Leg:
         signature = {**leg.signature, "options": self._options(leg.signature.get("options") or {}, leg.id)}
         plan = leg.plan
+        if plan.get("replaced"):
+            plan = {**plan, "replaced": self._new(plan["replaced"]), "after": self._new(plan["after"])}
         if not done:
             if leg.plan.get("turned") and leg.plan.get("takes"):
                 signature["args"] = list(signature.get("args") or ())[1:]
@@ -240,6 +228,14 @@ class _Copy:
         return replace(
             copied, status=LegStatus.PENDING, run=1, attempts=0, worker=None, token="", due_at=None, resends=0,
             has_history=False, drift_accepted_run=0, parked=None, result=None, error=None, started_at=None, ended_at=None,
+        )  # fmt: skip
+
+    def _value(self, step: Checkpoint) -> str:
+        added = _added(self.rt, step)
+        if added not in self._ids:
+            return step.value
+        return self.rt.codec.encode(
+            self._ids[added], what=step.name, limit_bytes=1000, setting="axme_result_bytes"
         )  # fmt: skip
 
     def _options(self, options: JsonDict, leg_id: str) -> JsonDict:
@@ -268,7 +264,9 @@ class _Copy:
                 upto = 0 if leg_id in self._redone else lifecycle.replay_from(steps, asked)
             # Run 0: before every run of this leg.
             checkpoints += [
-                replace(step, leg_id=self._ids[leg_id], run=0) for step in steps if upto is None or step.position < upto
+                replace(step, leg_id=self._ids[leg_id], run=0, value=self._value(step))
+                for step in steps
+                if upto is None or step.position < upto
             ]
             waits += [
                 replace(
@@ -281,6 +279,129 @@ class _Copy:
         self.checkpoints, self.waits = tuple(checkpoints), tuple(waits)
         kept = {step.leg_id for step in checkpoints} | {wait.leg_id for wait in waits}
         self.legs = [replace(leg, has_history=True) if leg.id in kept else leg for leg in self.legs]
+
+
+# -- what legs have put in their place, or beside them ----------------------------------------
+
+
+def _following(found: Recorded, leg_id: str) -> set[str]:
+    """This leg and everything that comes after it."""
+    following: dict[str, list[str]] = {}
+    for one in found.members:
+        before = [one.after, one.plan.get("after")] if isinstance(one, Leg) else []
+        for id in before:
+            if id is not None:
+                following.setdefault(id, []).append(one.id)
+        after = [one.join_id, one.plan.get("replaced")] if isinstance(one, Leg) else [one.join_id]
+        following.setdefault(one.id, []).extend(id for id in after if id is not None)
+    return _reach([leg_id], following)
+
+
+def _leading_to(found: Recorded, ids: Collection[str], *, wholly: bool) -> set[str]:
+    """These legs and joins and everything that comes to them. ``wholly``: what they were before they were replaced, too."""
+    leading: dict[str, list[str]] = {}
+    for one in found.members:
+        if isinstance(one, Leg) and one.after is not None:
+            leading.setdefault(one.id, []).append(one.after)
+        if isinstance(one, Leg) and one.plan.get("replaced") and (wholly or one.plan["replaced"] not in ids):
+            leading.setdefault(one.plan["replaced"], []).append(one.id)
+            leading.setdefault(one.id, []).extend([one.plan["after"]] if one.plan["after"] else [])
+        if one.join_id is not None:
+            leading.setdefault(one.join_id, []).append(one.id)
+    return _reach(ids, leading)
+
+
+def _reach(start: Collection[str], onward: Mapping[str, Sequence[str]]) -> set[str]:
+    reached, todo = set(start), list(start)
+    while todo:
+        for id in onward.get(todo.pop(), ()):
+            if id not in reached:
+                reached.add(id)
+                todo.append(id)
+    return reached
+
+
+def _as_before(rt: Runtime, found: Recorded, cut: Cut) -> tuple[Recorded, Cut]:
+    """What was recorded, without what the legs to be done anew had put in their place or beside them: they do so again."""
+    recorded, begins, gone, redone = found.checkpoints, cut, set[str](), set[str]()
+    while True:
+        reached = _following(found, cut.leg_id)
+        replaced = {leg.plan["replaced"] for leg in found.legs if leg.id in reached and leg.plan.get("replaced")}
+        if not replaced:
+            break
+        # What it became last is undone first: what that had replaced is then what leads to it.
+        was = max((leg for leg in found.legs if leg.plan.get("replaced") in replaced), key=_nesting)
+        place = was.plan["replaced"]
+        gone |= _leading_to(found, [place], wholly=False) - {place}
+        redone.add(was.id)
+        found, cut = _restored(found, was), Cut(place, cut.position) if cut.leg_id == was.id else cut
+        found = replace(found, legs=[leg for leg in found.legs if leg.id not in gone])
+    redone |= reached | gone
+    while True:
+        added = {
+            id
+            for step in recorded
+            if step.leg_id in redone and not (step.leg_id == begins.leg_id and step.position < begins.position)
+            for id in [_added(rt, step)]
+            if id is not None
+        }
+        lost = _leading_to(found, added, wholly=True) - gone
+        if not lost:
+            return _without(found, gone), cut
+        gone |= lost
+        redone |= lost
+
+
+def _nesting(replaced: Leg) -> int:
+    """How often what had its place before had been replaced."""
+    return int((replaced.signature.get("options") or {}).get("replaced_task_nesting") or 0)
+
+
+def _restored(found: Recorded, was: Leg) -> Recorded:
+    """What was recorded, with a leg that replaced itself as it was, and what it had recorded until then."""
+    place, asked = was.plan["replaced"], was.plan
+
+    def undone(leg: Leg) -> Leg:
+        if leg.id != place:
+            return leg
+        return replace(
+            leg, task=was.task, signature=was.signature, max_attempts=was.max_attempts, on_drift=was.on_drift,
+            after=asked["after"], turn=asked["turn"], plan=asked["plan"],
+        )  # fmt: skip
+
+    return Recorded(
+        [undone(leg) for leg in found.legs if leg.id != was.id],
+        found.joins,
+        [replace(s, leg_id=place) if s.leg_id == was.id else s for s in found.checkpoints if s.leg_id != place],
+        [replace(w, leg_id=place) if w.leg_id == was.id else w for w in found.waits if w.leg_id != place],
+    )
+
+
+def _without(found: Recorded, gone: set[str]) -> Recorded:
+    """What was recorded, without these legs and joins; the joins they were members of count the others anew."""
+    kept = [one for one in found.members if one.id not in gone]
+    members: dict[str, list[Leg | Join]] = {}
+    for one in sorted(kept, key=lambda one: one.join_index):
+        if one.join_id is not None:
+            members.setdefault(one.join_id, []).append(one)
+    shrunk = {one.join_id for one in found.members if one.id in gone and one.join_id not in (None, *gone)}
+    places = {one.id: index for join_id in shrunk for index, one in enumerate(members.get(join_id or "", ()))}
+    sizes = {join_id: len(members.get(join_id or "", ())) for join_id in shrunk}
+    return Recorded(
+        [replace(leg, join_index=places.get(leg.id, leg.join_index)) for leg in found.legs if leg.id not in gone],
+        [
+            replace(join, join_index=places.get(join.id, join.join_index), size=sizes.get(join.id, join.size))
+            for join in found.joins
+            if join.id not in gone
+        ],
+        [step for step in found.checkpoints if step.leg_id not in gone],
+        [wait for wait in found.waits if wait.leg_id not in gone],
+    )
+
+
+def _added(rt: Runtime, step: Checkpoint) -> str | None:
+    """The id of what ends the work that this leg has added to its join, where that is what the step records."""
+    return str(rt.codec.decode(step.value)) if step.name == ADDED and step.recorded is Kept.DONE else None
 
 
 def _had_its_turn(leg: Leg) -> bool:

@@ -83,7 +83,8 @@ def _used(rt: Runtime, link: Link) -> tuple[Link, Link]:
 def complete_tool(rt: Runtime, tool: str, job_id: str, result: Any = None, error: Any = None) -> None:
     """A tool's report that its job is done (``result``) or failed (``error``). It may come before its wait opens.
 
-    The same report again is fine. Raises WaitClosed when the job was reported otherwise, timed out or was canceled.
+    The same report again is fine. Raises WaitClosed when the job was reported otherwise, timed out or was canceled. In
+    the latter two cases it is kept all the same: a replay may wait for this job anew.
     """
     tool_job(tool, job_id)
     if error is not None and result is not None:
@@ -95,16 +96,26 @@ def complete_tool(rt: Runtime, tool: str, job_id: str, result: Any = None, error
         setting="axme_result_bytes",
     )
     outcome = "failed" if error is not None else "completed"
+    given_up: WaitClosed | None = None
     if rt.ledger.tool_wait(tool, job_id) is not None:
-        close_tool_wait(rt, tool, job_id, outcome, report)
-        return
+        try:
+            close_tool_wait(rt, tool, job_id, outcome, report)
+            return
+        except WaitClosed as closed:
+            if closed.status == WaitStatus.ANSWERED:
+                raise
+            given_up = closed
     # Keep it first, look for the wait after: whichever of the two is committed second sees the other.
     early = EarlyAnswer(tool=tool, job_id=job_id, answer=f"{outcome}:{report}", at=rt.ledger.now())
     rt.ledger.commit(Change(early=(early,)))
     kept = rt.ledger.early_answer(tool, job_id)
-    if kept is not None and kept.answer != early.answer:
+    if given_up is None and kept is not None and kept.answer != early.answer:
         raise WaitClosed(f"of {tool} job {job_id}", "ANSWERED", kept.at, tool)
     match_early(rt, tool, job_id)
+    if given_up is not None:
+        # What an earlier wait was given is not there for another.
+        stands = kept is not None and kept.answer == early.answer and kept.wait_id is None
+        raise WaitClosed(given_up.wait_id, given_up.status, given_up.closed_at, given_up.closed_by, kept=stands)
 
 
 def tool_job(tool: str, job_id: str) -> tuple[str, str]:

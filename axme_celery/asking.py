@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import lifecycle
 from .durations import Duration, seconds
 from .errors import BadInput
 from .hours import BusinessHours
-from .model import JsonDict
+from .model import Intent, JsonDict
 from .ports import Runtime
 from .texts import assignees, line
 
@@ -127,6 +128,35 @@ def question(
     return Question(line(title, "title"), assignees(to, "to"), request)
 
 
+def parted(rt: Runtime, intent: Intent, request: JsonDict) -> JsonDict:
+    """The request as it must be where ``not_by`` keeps the intent's requester out: without whoever else asked for it.
+
+    An intent goes back to others: to the one that it repeats, and to the one that has begun it (as an agent's work, as a
+    callback). Who asked for those keeps out of it as well.
+
+    Raises BadInput where that cannot be seen to: nobody said who it was, or such an intent has been pruned.
+    """
+    if lifecycle.REQUESTER not in request.get("not_by", ()):
+        return request
+    others, todo = list[str](), [intent]
+    while todo:
+        for id in lifecycle.goes_back_to(todo.pop()):
+            found = rt.ledger.intent(id)
+            if found is None:
+                raise BadInput(
+                    f'not_by has "requester", but intent {id}, which this one goes back to, is not in this ledger any '
+                    f"more; whoever asked for that cannot be kept out of it"
+                )
+            if found.requester is None:
+                raise BadInput(
+                    f'not_by has "requester", but intent {id}, which this one goes back to, does not say who that is; '
+                    f'give submit(..., requester="ana")'
+                )
+            others.append(found.requester)
+            todo.append(found)
+    return request | {"not_by": list(dict.fromkeys([*request["not_by"], *others]))}
+
+
 def positive(duration: Duration, what: str) -> float:
     """A duration longer than nothing, in seconds. Raises BadInput."""
     span = seconds(duration, what)
@@ -223,4 +253,4 @@ def _json(rt: Runtime, value: Any, what: str) -> Any:
     return rt.codec.decode(rt.codec.encode(value, what=what, limit_bytes=limit, setting="axme_payload_bytes"))
 
 
-__all__ = ["OUTCOMES", "Escalation", "Question", "positive", "question"]
+__all__ = ["OUTCOMES", "Escalation", "Question", "parted", "positive", "question"]

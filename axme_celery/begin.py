@@ -56,8 +56,6 @@ class Gate:
     title: str
     to: tuple[str, ...]
     request: JsonDict
-    #: The first reminder, where it has a delay of its own.
-    remind_seconds: float | None = None
 
 
 def new_intent(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> Change:
@@ -92,7 +90,7 @@ def new_intent(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> C
             raise BadInput("a pipeline cannot stand behind a human task; put wait_for_human.s(...) at its head")
         return _new_pipeline(rt, intent, work, on)
     change = lifecycle.submit(intent, new_leg(work, intent.id, on.now), start_at=work.start_at, on=on)
-    return change if submission.gate is None else _gated(rt, submission.gate, change, on)
+    return change if submission.gate is None else gated(rt, submission.gate, change, on)
 
 
 def _new_pipeline(rt: Runtime, intent: Intent, work: Work, on: lifecycle.Occasion) -> Change:
@@ -102,7 +100,7 @@ def _new_pipeline(rt: Runtime, intent: Intent, work: Work, on: lifecycle.Occasio
     return lifecycle.submit_plan(intent, legs, joins, first, on=on)
 
 
-def _gated(rt: Runtime, gate: Gate, change: Change, on: lifecycle.Occasion) -> Change:
+def gated(rt: Runtime, gate: Gate, change: Change, on: lifecycle.Occasion) -> Change:
     """The same intent, resting on a person's answer before its first leg."""
     leg = change.legs[0][1]
     wait = lifecycle.with_moments(
@@ -111,8 +109,6 @@ def _gated(rt: Runtime, gate: Gate, change: Change, on: lifecycle.Occasion) -> C
             kind=WaitKind.HUMAN, title=gate.title, request=gate.request, to=gate.to, opened_at=on.now,
         )
     )  # fmt: skip
-    if wait.remind_at is not None and gate.remind_seconds is not None:
-        wait = replace(wait, remind_at=on.now + timedelta(seconds=gate.remind_seconds))
     return lifecycle.gated(change, replace(wait, due_at=lifecycle.due(wait)), on=on)
 
 

@@ -82,10 +82,13 @@ class NotFound(AxmeError, LookupError):
 class WaitClosed(AxmeError):
     """An answer came for a wait that is no longer open. Nothing was changed."""
 
-    def __init__(self, wait_id: str, status: str, closed_at: datetime | None, closed_by: str | None) -> None:
+    def __init__(
+        self, wait_id: str, status: str, closed_at: datetime | None, closed_by: str | None, *, kept: bool = False
+    ) -> None:
         who = f" by {closed_by}" if closed_by else ""
         when = f" at {closed_at:%Y-%m-%d %H:%M:%S}Z" if closed_at else ""
-        super().__init__(f"wait {wait_id} was already {status.lower()}{who}{when}; nothing was changed")
+        then = "the report is kept for a wait that opens later" if kept else "nothing was changed"
+        super().__init__(f"wait {wait_id} was already {status.lower()}{who}{when}; {then}")
         #: The wait that was addressed.
         self.wait_id = wait_id
         #: ANSWERED, EXPIRED or CANCELED: how it closed first.
@@ -94,6 +97,8 @@ class WaitClosed(AxmeError):
         self.closed_at = closed_at
         #: Who closed it, where a person or program did.
         self.closed_by = closed_by
+        #: True for a tool's report of a job that was given up: should its intent be replayed, it is there.
+        self.kept = kept
 
 
 class NotAllowed(AxmeError):

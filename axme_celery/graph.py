@@ -21,6 +21,9 @@ WAIT_TASKS = {
 #: ``Leg.turn``: a leg that follows only when the wait before it was rejected, or timed out.
 REJECTED, TIMED_OUT = "rejected", "timeout"
 
+#: The name under which a leg records what it has added to its join: the id of what ends that.
+ADDED = "add_to_chord"
+
 
 class JoinStatus(StrEnum):
     """A join is passed once."""
@@ -105,4 +108,4 @@ class Plan:
     joins: tuple[Fork, ...]
 
 
-__all__ = ["REJECTED", "TIMED_OUT", "WAIT_TASKS", "Fork", "Join", "JoinStatus", "Node", "Plan"]
+__all__ = ["ADDED", "REJECTED", "TIMED_OUT", "WAIT_TASKS", "Fork", "Join", "JoinStatus", "Node", "Plan"]

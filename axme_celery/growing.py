@@ -7,12 +7,10 @@ from dataclasses import replace
 
 from .beats import carry_out, occasion
 from .errors import LeaseLost, LedgerUnavailable, StaleChange
+from .graph import ADDED
 from .leg import RunningLeg, lost
 from .model import Change, Checkpoint, JsonDict, Lease
 from .substitute import beside
-
-#: The name under which a leg records what it has added.
-NAME = "add_to_chord"
 
 
 def add_member(running: RunningLeg, canvas: JsonDict) -> str:
@@ -21,7 +19,7 @@ def add_member(running: RunningLeg, canvas: JsonDict) -> str:
     Its result comes after those of all members there are. Raises BadInput for a leg that is no member, and for a
     canvas that cannot be carried.
     """
-    key, position = running.ask(NAME)
+    key, position = running.ask(ADDED)
     entry = running.journal.get(key)
     if isinstance(entry, Checkpoint):
         return str(running.rt.codec.decode(entry.value))
@@ -40,7 +38,7 @@ def add_member(running: RunningLeg, canvas: JsonDict) -> str:
         added[:] = [ends_with]
         checkpoint = Checkpoint(
             leg_id=leg.id, name=key[0], nth=key[1], position=position, run=leg.run,
-            value=rt.codec.encode(ends_with, what=NAME, limit_bytes=1000, setting="axme_result_bytes"),
+            value=rt.codec.encode(ends_with, what=ADDED, limit_bytes=1000, setting="axme_result_bytes"),
         )  # fmt: skip
         return [replace(change, fence=running.fence, checkpoints=(checkpoint,))]
 
@@ -49,5 +47,5 @@ def add_member(running: RunningLeg, canvas: JsonDict) -> str:
     except StaleChange:
         raise running.leaves(lost(leg)) from None
     except LedgerUnavailable as away:
-        raise running.leaves(LeaseLost(f"{NAME} could not be recorded: {away}")) from away
+        raise running.leaves(LeaseLost(f"{ADDED} could not be recorded: {away}")) from away
     return added[0]

@@ -225,7 +225,8 @@ def run(
     record = claim(rt, leg_id, run)
     leg = record.leg
     journal: dict[tuple[str, int], Checkpoint | Wait] = {(c.name, c.nth): c for c in record.checkpoints}
-    journal |= {(w.name, w.nth): w for w in record.waits}
+    # The code knows nothing of the human task before it, nor is that to be taken for a step of that name.
+    journal |= {(w.name, w.nth): w for w in record.waits if w.name != lifecycle.GATE}
     running = RunningLeg(rt, record.intent, leg, journal, show_waiting)
     token = _current.set(running)
     settled = False

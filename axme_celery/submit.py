@@ -11,7 +11,7 @@ from . import again, lifecycle
 from .beats import announce, occasion
 from .begin import Gate as Gate
 from .begin import Submission as Submission
-from .begin import new_intent
+from .begin import gated, new_intent
 from .errors import BadInput, IntentEnded, KeyConflict, LedgerUnavailable, NotFound, StaleChange
 from .model import (
     Change,
@@ -194,7 +194,7 @@ def replay(rt: Runtime, id: str, *, by: str | None, reason: str | None = None) -
 def fork(rt: Runtime, intent_id: str, *, before: str, by: str | None, reason: str | None = None) -> Intent:
     """A new intent with the recorded work of another up to (not including) a step or wait.
 
-    before: a step's name, or "name#2" for its second call; also a wait's ("wait_for_human#1").
+    before: a step's name, or "name#2" for its second call; also a wait's ("wait_for_human#1"), or a leg's id.
     Raises NotFound when nothing of that name was recorded.
     """
     _who(by)
@@ -297,7 +297,8 @@ def _repeat_leg(
     if before is None:
         position = lifecycle.replay_from(checkpoints, waits)
     else:
-        position = _position(old, before, checkpoints, waits)
+        position = 0 if before == leg.id else _position(old, before, checkpoints, waits)
+    gate = next((one for one in waits if lifecycle.stands_anew(one, position)), None)
     leg_id = rt.new_id()
     options = {k: v for k, v in (leg.signature.get("options") or {}).items() if k not in _OF_ONE_LIFE}
     signature = {**leg.signature, "options": {**options, "task_id": leg_id}}
@@ -305,7 +306,11 @@ def _repeat_leg(
         id=leg_id, intent_id=intent.id, task=leg.task, signature=signature, max_attempts=leg.max_attempts,
         on_drift=leg.on_drift, created_at=on.now, in_chord=leg.in_chord,
     )  # fmt: skip
-    change = lifecycle.repeat(intent, new, checkpoints, waits, upto=position, by=by, reason=_why(reason), on=on)
+    kept = [lifecycle.shown_with(one, old.payload, intent.payload) for one in waits if one is not gate]
+    change = lifecycle.repeat(intent, new, checkpoints, kept, upto=position, by=by, reason=_why(reason), on=on)
+    if gate is not None:
+        # Of those whom it was for in the end: it may have been left, or reassigned, to others.
+        change = gated(rt, Gate(title=gate.title, to=gate.to, request=gate.request), change, on)
     change = replace(change, closes=tuple((x.id, "REPLAYED", intent.id, by, _why(reason)) for x in letters))
     try:
         (change,) = rt.ledger.commit(change)

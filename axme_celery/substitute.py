@@ -40,7 +40,9 @@ def replaced(rt: Runtime, intent: Intent, leg: Leg, canvas: JsonDict, on: lifecy
         )  # fmt: skip
     before = replace(
         leg, id=rt.new_id(), status=LegStatus.DONE, node=f"{leg.node}/replaced" if leg.node else "replaced", after=None,
-        join_id=None, within=None, followers=0, result="null", ended_at=on.now, plan={"replaced": True},
+        join_id=None, within=None, followers=0, result="null", ended_at=on.now,
+        # What it was, should it be done anew.
+        plan={"replaced": leg.id, "after": leg.after, "turn": leg.turn, "plan": leg.plan},
     )  # fmt: skip
     legs, joins = _in_place_of(leg, work, intent.id, on)
     first = [begin.turn(rt, intent, one, None, None, on) for one in legs if one.after is None]

@@ -21,7 +21,7 @@ from typing import Any
 
 from . import lifecycle
 from .answer import tool_job
-from .asking import Escalation, positive, question
+from .asking import Escalation, parted, positive, question
 from .beats import occasion
 from .begin import Submission, new_intent
 from .durations import Duration, moment, seconds
@@ -324,9 +324,10 @@ def _wait(
 
             child_made = None if child is None else new_intent(rt, replace(child, parent_wait_id=wait_id), on)
             child_id = None if child_made is None or child_made.intent is None else child_made.intent.id
+            asked = parted(rt, leg.intent, request or {})
             wait = Wait(
                 id=wait_id, intent_id=leg.intent.id, leg_id=leg.leg.id, name=key[0], nth=key[1], position=position,
-                run=run, kind=kind, title=title, request=request or {}, to=to, tool=tool, job_id=child_id or job_id,
+                run=run, kind=kind, title=title, request=asked, to=to, tool=tool, job_id=child_id or job_id,
                 opened_at=on.now, timeout_at=wake_at or after(timeout_after), heartbeat_at=after(heartbeat_after),
                 poll_at=after(poll_after),
             )  # fmt: skip

@@ -193,3 +193,114 @@ def test_parked_legs_go_on_together(stage, app, axme, add):
 
     assert parked == [LegStatus.PARKED, LegStatus.PARKED, LegStatus.PENDING]
     assert intent.refresh().result == 3
+
+
+@pytest.fixture
+def becomes(app):
+    """A task that is replaced by what ``app.canvases`` makes of its argument."""
+
+    @app.task(bind=True, shared=False, name="becomes")
+    def becomes(self, x, kind):
+        raise self.replace(app.canvases[kind](x))
+
+    app.canvases = {}
+    return becomes
+
+
+@pytest.mark.parametrize("before", ["add", "becomes", "becomes#2"])
+def test_a_fork_does_a_leg_that_replaced_itself_anew(stage, app, axme, add, becomes, calls, before):
+    """It is the leg it was, takes what comes before it, and replaces itself again; as often as it did."""
+    app.canvases |= {"often": lambda x: add.s(x, 10) | becomes.s("once"), "once": lambda x: add.s(x, 20) | add.s(30)}
+    intent = stage.submit(add.s(1) | becomes.s("often") | add.s(100))
+    ran = len(calls)
+
+    for _ in range(2):
+        forked = axme.fork(intent.id, before=before, by="ops")
+        stage.run()
+        assert (forked.refresh().status, forked.result) == (Status.COMPLETED, 161)
+        assert sorted(leg.node for leg in forked.legs()) == sorted(leg.node for leg in intent.legs())
+        intent = forked
+
+    assert intent.result == 161
+    assert len(calls) - ran == 2 * {"add": 5, "becomes": 4, "becomes#2": 3}[before]
+
+
+def test_a_fork_before_a_member_that_replaced_itself_waits_for_what_it_becomes(stage, app, axme, add, becomes):
+    """The chord's body has the results it had."""
+    app.canvases["chain"] = lambda x: add.s(x, 10) | add.s(1)
+    intent = stage.submit(chord([becomes.s(1, "chain"), add.s(2)], add.s()))
+
+    forked = axme.fork(intent.id, before="becomes", by="ops")
+    stage.run()
+
+    assert (intent.result, forked.refresh().result) == (14, 14)
+
+
+def test_a_fork_within_what_a_leg_became_keeps_that(stage, app, axme, add, becomes, calls):
+    """Nothing before it is done again, and the leg is not replaced again."""
+    app.canvases["chain"] = lambda x: add.s(x, 10) | add.s(1)
+    intent = stage.submit(add.s(1) | becomes.s("chain") | add.s(100))
+    inner = next(leg for leg in intent.legs() if leg.node == "1/0")
+    calls.clear()
+
+    forked = axme.fork(intent.id, before=inner.id, by="ops")
+    stage.run()
+
+    assert (forked.refresh().result, calls) == (112, [(1, 10), (11, 1), (12, 100)])
+
+
+@pytest.fixture
+def grows(axme, add):
+    """A task that adds two others to its group, one before a step and one after it."""
+
+    @step
+    def once():
+        return 1
+
+    @axme.task(bind=True, name="grows")
+    def grows(self, x):
+        self.add_to_chord(add.s(x, 10))
+        once()
+        self.add_to_chord(add.s(x) | add.s(100))
+        return x
+
+    return grows
+
+
+@pytest.mark.parametrize("before", ["add", "grows", "grows#2", "grows/once"])
+def test_a_fork_adds_to_a_group_what_was_added_to_it_once(stage, axme, add, grows, calls, before):
+    """Whoever is done anew adds it anew, from where that is done anew; what others have added stays."""
+    intent = stage.submit(add.s(0) | group(grows.si(1), add.si(2), grows.si(3)) | add.s())
+    before = before.replace("grows/", next(leg.node for leg in intent.legs() if leg.task == "grows") + "/")
+
+    for _ in range(2):
+        forked = axme.fork(intent.id, before=before, by="ops")
+        stage.run()
+        assert (forked.refresh().status, forked.result) == (Status.COMPLETED, intent.result)
+        (join,) = axme.runtime.ledger.joins(forked.id)
+        assert (join.size, join.left) == (7, 0)
+        assert sorted(calls[-1][0]) == [1, 2, 3, 11, 13, 101, 103]
+        intent = forked
+
+
+def test_a_fork_adds_once_what_was_added_by_what_a_leg_became(stage, app, axme, add, grows, becomes, calls):
+    """Also where that had its place in the group."""
+    app.canvases["grows"] = lambda x: add.s(x) | grows.s()
+    intent = stage.submit(group(becomes.si(1, "grows"), add.si(2)) | add.s())
+
+    forked = axme.fork(intent.id, before="becomes", by="ops")
+    stage.run()
+
+    assert (forked.refresh().status, forked.result, sorted(calls[-1][0])) == (Status.COMPLETED, 115, [1, 2, 11, 101])
+
+
+def test_a_fork_elsewhere_keeps_what_was_added_to_a_group(stage, axme, add, grows, calls):
+    """Its place among the results too."""
+    intent = stage.submit(group(grows.si(1), add.si(2)) | add.s())
+    first = calls[-1]
+    calls.clear()
+
+    forked = axme.fork(intent.id, before="body", by="ops")
+    stage.run()
+
+    assert (forked.refresh().result, calls) == (intent.result, [first])

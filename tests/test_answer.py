@@ -253,6 +253,44 @@ def test_a_report_after_the_timeout_is_refused_and_changes_nothing(stage, run_jo
     assert standing(stage, intent) == before
 
 
+@pytest.mark.parametrize("ended", ["expired", "canceled"])
+@pytest.mark.parametrize("replayed", ["before the report", "after the report"])
+def test_a_report_that_comes_too_late_is_there_for_a_replay(stage, run_job, axme, ended, replayed):
+    """It is told that nobody waits, and that it is kept: the wait that the replay opens anew has it at once."""
+    intent = run_job(timeout="1h")
+    if ended == "canceled":
+        axme.cancel(intent.id, "not now", by="ops")
+    stage.pass_time("1h")
+    if replayed == "before the report":
+        again = axme.replay(intent.id, by="ops")
+
+    for _ in range(2):
+        with pytest.raises(WaitClosed, match=f"{ended}.*kept for a wait that opens later") as refused:
+            axme.complete_tool("warehouse", "job-1", 7)
+        assert refused.value.kept
+    with pytest.raises(WaitClosed, match=f"{ended}.*nothing was changed"):
+        axme.complete_tool("warehouse", "job-1", 8)
+    if replayed == "after the report":
+        again = axme.replay(intent.id, by="ops")
+    stage.run()
+
+    assert (again.refresh().status, again.result) == (Status.COMPLETED, 7)
+
+
+def test_a_late_report_goes_with_its_intent(stage, run_job, axme):
+    """Who prunes an intent keeps nothing of what was reported of its jobs."""
+    intent = run_job(timeout="1h")
+    stage.pass_time("1h")
+    with pytest.raises(WaitClosed):
+        axme.complete_tool("warehouse", "job-1", 7)
+    kept = axme.runtime.ledger.early_answer("warehouse", "job-1")
+
+    axme.runtime.ledger.prune([intent.id])
+
+    assert kept is not None
+    assert axme.runtime.ledger.early_answer("warehouse", "job-1") is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [

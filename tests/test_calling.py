@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 from celery import Celery, group
 
 from axme_celery import Axme, IntentFailed, LedgerUnavailable, UnsupportedWork, step, wait_for_human, wait_for_time
-from axme_celery.model import LegStatus, Status
+from axme_celery.lifecycle import shown_hash, shown_with
+from axme_celery.model import LegStatus, Status, Wait, WaitKind
 from axme_celery.testing import Stage
 
 
@@ -332,6 +336,45 @@ def test_a_canceled_intent_takes_what_it_called_with_it(stage, app, mail, done):
     intent = only(stage)
     assert (intent.status, done) == (Status.CANCELED, [])
     assert intent.legs()[1].status is LegStatus.CANCELED
+
+
+def test_what_was_approved_in_a_called_leg_stays_approved_in_its_replay(stage, app):
+    """That it is an intent of its own now, which says of itself what it is, is no other thing than what was shown."""
+    world = {"broken": True}
+
+    @app.task(name="shop.refund", shared=False)
+    def refund(cents):
+        decision = wait_for_human("Refund?", to="ana", context={"cents": cents})
+        if world["broken"]:
+            raise ConnectionError("bank is down")
+        return decision.by
+
+    @app.task(name="shop.order", shared=False)
+    def order():
+        refund.delay(500)
+
+    order.delay()
+    stage.run()
+    stage.answer(only(stage), "approved", by="ana")
+    (letter,) = stage.dead_letters()
+    world["broken"] = False
+    again = stage.axme.replay(letter.id, by="ops")
+    stage.run()
+
+    assert (again.refresh().status, again.result) == (Status.COMPLETED, "ana")
+
+
+def test_what_was_changed_after_it_was_approved_in_a_called_leg_is_no_more_approved_in_its_replay():
+    """Its hash is only reckoned anew where it was right."""
+    shown = Wait(
+        id="w", intent_id="i", leg_id="l", name="wait_for_human", nth=1, position=0, run=1, kind=WaitKind.HUMAN,
+        title="Refund?", request={"context": {"cents": 500}}, opened_at=datetime(2026, 11, 2, tzinfo=UTC),
+    )  # fmt: skip
+    right = replace(shown, payload_hash=shown_hash(shown.title, shown.request, "{}"))
+    changed = replace(right, request={"context": {"cents": 50_000}})
+
+    assert shown_with(right, "{}", "[]").payload_hash == shown_hash(right.title, right.request, "[]")
+    assert shown_with(changed, "{}", "[]") == changed
 
 
 def test_a_replayed_intent_calls_again(stage, app, mail, done):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 import pytest
 from celery import group
@@ -21,13 +22,17 @@ from axme_celery import (
     TooLarge,
     UnsupportedWork,
     WaitTimedOut,
+    asking,
     current_intent,
     step,
+    wait_for_agent,
     wait_for_human,
     wait_for_time,
+    wait_for_tool,
 )
 from axme_celery.ledger.migrate import upgrade
-from axme_celery.model import LegStatus, Status
+from axme_celery.model import LegStatus, Status, WaitStatus
+from axme_celery.submit import Gate, Submission, submit
 from axme_celery.testing import Stage
 
 
@@ -650,6 +655,34 @@ def test_a_replay_has_its_retries_before_it_again(stage, axme):
     assert (new.refresh().result, len(tries)) == ("ok", 6)
 
 
+@pytest.mark.parametrize("asked_of", ["tool", "agent"])
+def test_a_replay_asks_a_tool_or_an_agent_that_had_failed_again(stage, axme, asked_of):
+    """As a pipeline's node does: it is what failed that is tried again."""
+    world = {"broken": True}
+
+    @axme.task
+    def scoring():
+        if world["broken"]:
+            raise ConnectionError("no scores today")
+        return 7
+
+    @axme.task
+    def work():
+        return wait_for_tool("warehouse", "job-1") if asked_of == "tool" else wait_for_agent(scoring.s())
+
+    failed = stage.submit(work.s())
+    if asked_of == "tool":
+        stage.complete_tool("warehouse", "job-1", error="disk full")
+    world["broken"] = False
+    again = axme.replay(failed.id, by="ops")
+    stage.run()
+    if asked_of == "tool":
+        stage.complete_tool("warehouse", "job-1", 7)
+
+    assert failed.refresh().error["code"] == f"{asked_of}_failed"
+    assert again.refresh().result == 7
+
+
 def test_only_what_did_not_complete_can_be_replayed(stage, axme, add):
     """A completed intent is done, an open one is still at it."""
 
@@ -667,6 +700,105 @@ def test_only_what_did_not_complete_can_be_replayed(stage, axme, add):
         axme.replay("nobody", by="ops")
 
     assert len(ids(stage)) == 2
+
+
+# -- a human task before everything else ------------------------------------------------------
+
+
+@pytest.fixture
+def gated(stage, axme):
+    """``gated(**question)``: an intent of ben's that pays once ana has said yes, and fails after it at first."""
+    world = {"broken": True, "paid": 0}
+
+    @step
+    def pay():
+        world["paid"] += 1
+        return world["paid"]
+
+    @step
+    def tell(paid):
+        return paid
+
+    @axme.task
+    def paying():
+        paid = world["pay"]()
+        if world["broken"]:
+            raise ConnectionError("bank is down")
+        return tell(paid)
+
+    world["pay"] = pay
+
+    def submit_gated(**question):
+        asked = asking.question(axme.runtime, "Pay?", to="ana", **question)
+        gate = Gate(title=asked.title, to=asked.to, request=asked.request)
+        (made,) = submit(axme.runtime, [Submission(work=axme.read_work(paying.s()), requester="ben", gate=gate)])
+        stage.run()
+        return stage.intent(made.id)
+
+    submit_gated.world = world
+    return submit_gated
+
+
+@pytest.mark.parametrize("ended", ["rejected", "canceled", "timed out"])
+def test_a_replay_runs_nothing_before_the_human_task_is_answered_well(stage, axme, gated, ended):
+    """What was never approved is not approved by being replayed: the same people are asked the same, in time anew."""
+    intent = gated(timeout="1h")
+    gated.world["broken"] = False
+    if ended == "rejected":
+        stage.answer(intent, "rejected", by="ana")
+    elif ended == "canceled":
+        axme.cancel(intent.id, "not now", by="ops")
+    stage.pass_time("2h")
+
+    again = axme.replay(intent.id, by="ops")
+    stage.run()
+
+    (asked,) = stage.waits(again)
+    assert (again.refresh().status, gated.world["paid"]) == (Status.WAITING, 0)
+    assert (asked.status, asked.title, asked.to) == (WaitStatus.OPEN, "Pay?", ("ana",))
+    assert asked.timeout_at - again.created_at == timedelta(hours=1)
+    assert stage.notices[-1].kind == "wait_opened"
+    assert stage.answer(again, "approved", by="ana").result == 1
+
+
+def test_a_replay_of_what_was_approved_is_not_asked_again(stage, axme, gated):
+    """The yes comes along with the finished steps, and the code that never asked for it has not drifted."""
+    failed = stage.answer(gated(), "approved", by="ana")
+    gated.world["broken"] = False
+
+    again = axme.replay(failed.id, by="ops")
+    stage.run()
+
+    assert failed.error["code"] == "ConnectionError"
+    assert (again.refresh().result, gated.world["paid"]) == (1, 1)
+    assert [(wait.status, wait.answered_by) for wait in stage.waits(again)] == [(WaitStatus.ANSWERED, "ana")]
+
+
+def test_a_human_task_brought_along_does_not_hide_that_the_code_has_changed(stage, axme, gated):
+    """Only the human task may go unasked; the recorded step may not."""
+    failed = stage.answer(gated(), "approved", by="ana")
+    gated.world["pay"] = step(name="pay_better")(lambda: 1)
+
+    again = axme.replay(failed.id, by="ops")
+    stage.run()
+
+    assert again.legs()[0].status is LegStatus.PARKED
+    assert "'pay'" in again.legs()[0].parked
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_fork_before_the_human_task_asks_it_again(stage, axme, gated, answered):
+    """While it is open, too: nothing runs of either before somebody has said yes to it."""
+    intent = gated()
+    gated.world["broken"] = False
+    if answered:
+        stage.answer(intent, "approved", by="ana")
+
+    forked = axme.fork(intent.id, before="human_task", by="ops")
+    stage.run()
+
+    assert (forked.refresh().status, gated.world["paid"]) == (Status.WAITING, int(answered))
+    assert stage.answer(forked, "approved", by="ana").status is Status.COMPLETED
 
 
 # -- fork ------------------------------------------------------------------------------------
@@ -692,6 +824,35 @@ def test_a_fork_does_anew_what_comes_from_a_step_on(stage, axme):
     assert done == [0, 1, 2, 3, 2, 3]
     assert (original.refresh().result, forked.refresh().result) == ([1, 2, 3, 4], [1, 2, 5, 6])
     assert forked.replay_of == original.id
+
+
+def test_a_fork_before_its_leg_does_all_of_an_intent_anew(stage, axme):
+    """By the leg's id, as in a pipeline."""
+    done = []
+    page = step(name="page")(lambda: done.append(1))
+
+    @axme.task
+    def work():
+        page()
+        return len(done)
+
+    original = stage.submit(work.s())
+    forked = axme.fork(original.id, before=original.legs()[0].id, by="ana")
+    stage.run()
+
+    assert (original.refresh().result, forked.refresh().result) == (1, 2)
+
+
+@pytest.mark.parametrize(("outcome", "status"), [("approved", Status.COMPLETED), ("rejected", Status.WAITING)])
+def test_a_fork_before_the_leg_behind_a_human_task_keeps_a_yes_only(stage, axme, gated, outcome, status):
+    """The question is not the leg's; but nothing runs that nobody said yes to."""
+    intent = stage.answer(gated(), outcome, by="ana")
+    gated.world["broken"] = False
+
+    forked = axme.fork(intent.id, before=intent.legs()[0].id, by="ana")
+    stage.run()
+
+    assert forked.refresh().status is status
 
 
 def test_a_fork_before_a_wait_asks_again(stage, axme):

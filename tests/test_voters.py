@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from axme_celery import BadInput, NotAllowed, wait_for_human
+from axme_celery import BadInput, NotAllowed, wait_for_agent, wait_for_human
 from axme_celery.lifecycle import barred, may_answer
 from axme_celery.model import Status, Wait, WaitKind, WaitStatus
 
@@ -101,3 +101,69 @@ def test_an_intent_of_nobody_in_particular_cannot_keep_its_requester_out(stage, 
     assert intent.status is Status.FAILED
     assert intent.error["code"] == BadInput.__name__
     assert "requester=" in intent.error["message"]
+
+
+def test_neither_who_asked_for_it_nor_who_repeated_it_approves_it(stage, ask, axme):
+    """Nobody gets to approve their own request by having it replayed, were it twice, nor does who replayed it."""
+    intent = ask("ana", not_by="requester", timeout="1h")
+    for operator in ("cem", "dora"):
+        stage.pass_time("2h")
+        intent = axme.replay(intent.id, by=operator)
+        stage.run()
+
+    for name in ("ana", "Cem", "dora"):
+        with pytest.raises(NotAllowed, match="its not_by excludes them"):
+            stage.answer(intent, "approved", by=name)
+
+    assert stage.answer(intent, "approved", by="ben").result == "approved"
+
+
+@pytest.mark.parametrize("way", ["agent", "node", "callback"])
+def test_who_asked_for_an_intent_does_not_approve_what_it_has_begun(stage, axme, way):
+    """Neither as the work of an agent that it gives work to, nor as a callback."""
+
+    @axme.task
+    def approving(*_):
+        return wait_for_human("Pay?", to=["ana", "ben"], not_by="requester").by
+
+    @axme.task
+    def parent(*_):
+        return wait_for_agent(approving.s()) if way == "agent" else 1
+
+    work = parent.s()
+    if way == "node":
+        work |= wait_for_agent.s(approving.s())
+    elif way == "callback":
+        work.link(approving.s())
+        work |= parent.s()
+    stage.submit(work, requester="ana")
+
+    (wait,) = stage.inbox("ben")
+    assert axme.inbox("ana").items == []
+    with pytest.raises(NotAllowed, match="its not_by excludes them"):
+        stage.answer(wait, "approved", by="ana")
+    assert stage.answer(wait, "approved", by="ben").result == "ben"
+
+
+def test_what_was_begun_by_an_intent_of_nobody_in_particular_keeps_nobody_out_either(stage, axme, ask):
+    """Nor does it help that an operator replays it, or that the intent it goes back to has been pruned."""
+
+    @axme.task
+    def approving():
+        return wait_for_human("Pay?", to="ana", not_by="requester").by
+
+    @axme.task
+    def parent():
+        return wait_for_agent(approving.s())
+
+    begun = stage.submit(parent.s())
+    replayed = axme.replay(ask(None, not_by="requester").id, by="cem")
+    expired = ask("ana", not_by="requester", timeout="1h")
+    stage.pass_time("1h")
+    orphan = axme.replay(expired.id, by="cem")
+    axme.runtime.ledger.prune([expired.id])
+    stage.run()
+
+    assert begun.error["code"] == "agent_failed" and "requester=" in str(begun.error)
+    assert "requester=" in replayed.refresh().error["message"]
+    assert f"{expired.id}, which this one goes back to, is not in this ledger" in orphan.refresh().error["message"]

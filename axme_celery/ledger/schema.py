@@ -19,6 +19,7 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
+    tuple_,
 )
 
 from ..errors import LedgerNotMigrated
@@ -105,6 +106,13 @@ def _deletions(is_sqlite: bool) -> tuple[Prepared, ...]:
         delete(t.wait_owners).where(t.wait_owners.c.wait_id.in_(waits_of)),
         delete(t.wait_barred).where(t.wait_barred.c.wait_id.in_(waits_of)),
         delete(t.early_answers).where(t.early_answers.c.wait_id.in_(waits_of)),
+        # Of jobs that were reported only when nobody waited for them any more.
+        delete(t.early_answers).where(
+            t.early_answers.c.wait_id.is_(None),
+            tuple_(t.early_answers.c.tool, t.early_answers.c.job_id).in_(
+                select(t.waits.c.tool, t.waits.c.job_id).where(t.waits.c.intent_id == intent_id)
+            ),
+        ),
         *(
             delete(table).where(table.c.intent_id == intent_id)
             for table in (

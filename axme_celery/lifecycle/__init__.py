@@ -12,7 +12,7 @@ from . import agents
 from .called import call, not_called, uncall
 from .ends import cancel, time_out
 from .ends import fail as fail_from_outside
-from .gates import GATE, gated
+from .gates import GATE, gated, stands_anew
 from .handover import delegate, extend_intent, extend_wait, reassign
 from .moves import MOVES, NOTES, Occasion
 from .nudges import due, pending, with_moments
@@ -34,9 +34,9 @@ from .runs import (
     told_why,
     unpark,
 )
-from .shown import shown_hash
+from .shown import shown_hash, shown_with
 from .turns import Fallout, Turn, join_too_large, pass_join, rest
-from .voters import REQUESTER, Refusal, barred, may_answer, needs_comment, vote_of
+from .voters import REQUESTER, Refusal, barred, goes_back_to, may_answer, needs_comment, vote_of
 from .waits import Finish, NodeEnd, answer, closed_by_time, fire, heartbeat, open_wait, rest_again
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "fail_from_outside",
     "fire",
     "gated",
+    "goes_back_to",
     "hand_back",
     "heartbeat",
     "join_too_large",
@@ -87,6 +88,8 @@ __all__ = [
     "rest_again",
     "retry",
     "shown_hash",
+    "shown_with",
+    "stands_anew",
     "submit",
     "submit_plan",
     "time_out",

@@ -27,8 +27,7 @@ def gated(change: Change, wait: Wait, *, on: Occasion) -> Change:
         request=without_requester(wait.request, intent.requester),
         payload_hash=shown_hash(wait.title, wait.request, intent.payload),
     )
-    # The leg's code never asks for this wait; that is no drift.
-    resting = replace(leg, status=LegStatus.WAITING, due_at=None, has_history=True, drift_accepted_run=1)
+    resting = replace(leg, status=LegStatus.WAITING, due_at=None, has_history=True)
     story = Story(intent, on.now)
     story.tell(
         "intent.waiting", leg_id=leg.id, waiting_reason=wait.kind.waiting_reason, wait_id=wait.id, title=wait.title,
@@ -43,7 +42,7 @@ def gated(change: Change, wait: Wait, *, on: Occasion) -> Change:
         intent=story.intent,
         events=(*change.events, *story.events),
         legs=((None, resting), *change.legs[1:]),
-        waits=((None, wait),),
+        waits=(*change.waits, (None, wait)),
         outbox=(notice_delivery(story.intent, wait, "wait_opened", wait.to, on),),
     )
 
@@ -53,10 +52,9 @@ def after_gate(intent: Intent, leg: Leg, was: Wait, closed: Wait, *, on: Occasio
 
     A no, or no answer, fails the intent. A yes ends it too where nobody else was asked for (``then`` is "complete").
     """
-    refusals = closed.request.get("refusals", closed.request["outcomes"][1:])
-    said_yes = closed.status is WaitStatus.ANSWERED and closed.outcome not in refusals
-    if said_yes and closed.request.get("then") != "complete":
+    if lets_through(closed):
         return None
+    said_yes = _said_yes(closed)
     story = Story(intent, on.now)
     error = None
     if said_yes:
@@ -75,6 +73,24 @@ def after_gate(intent: Intent, leg: Leg, was: Wait, closed: Wait, *, on: Occasio
         story.tell("intent.failed", actor=closed.answered_by, leg_id=leg.id, error=error, wait_id=closed.id)
         story.intent = replace(story.intent, error=error)
     return closing(story, [leg], ((was, closed),), on, result=story.intent.result, error=error)
+
+
+def lets_through(gate: Wait) -> bool:
+    """Whether this human task has been answered so that what stands behind it may run."""
+    return _said_yes(gate) and gate.request.get("then") != "complete"
+
+
+def stands_anew(wait: Wait, upto: int | None) -> bool:
+    """Whether this wait is a human task that must be asked again where its intent is repeated up to this position.
+
+    upto: as ``repeat`` has it; before everything else (below 0) is before the human task.
+    """
+    return wait.name == GATE and ((upto is not None and upto < 0) or not lets_through(wait))
+
+
+def _said_yes(gate: Wait) -> bool:
+    refusals = gate.request.get("refusals", gate.request["outcomes"][1:])
+    return gate.status is WaitStatus.ANSWERED and gate.outcome not in refusals
 
 
 def begun(story: Story, by: str | None, **details: Any) -> None:

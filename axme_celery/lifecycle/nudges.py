@@ -24,7 +24,8 @@ def with_moments(wait: Wait) -> Wait:
     def after(seconds: float | None) -> datetime | None:
         return None if seconds is None else later(wait.opened_at, seconds, hours)
 
-    reminded = request.get("remind_every_seconds") if request.get("max_reminders", 3) else None
+    first = request.get("remind_first_seconds", request.get("remind_every_seconds"))
+    reminded = first if request.get("max_reminders", 3) else None
     rungs = request.get("escalation", ())
     timeout_at, escalate_at = after(request.get("timeout_seconds")), after(rungs[0]["after_seconds"] if rungs else None)
     wanted_at = after(request["due_seconds"]) if "due_seconds" in request else escalate_at or timeout_at

@@ -19,6 +19,7 @@ from ..model import (
     Recorded,
     Status,
     Wait,
+    WaitKind,
     WaitStatus,
 )
 from .called import called_ended
@@ -171,8 +172,13 @@ def replay_from(checkpoints: Sequence[Checkpoint], waits: Sequence[Wait]) -> int
     """Where a replay starts anew: at the last thing recorded, if that is what failed; else after everything (None)."""
     last = max([*(c.position for c in checkpoints), *(w.position for w in waits)], default=-1)
     failed = [c.position for c in checkpoints if c.recorded is Recorded.FAILED]
-    failed += [w.position for w in waits if w.status is not WaitStatus.ANSWERED]
+    failed += [w.position for w in waits if w.status is not WaitStatus.ANSWERED or _reported_failed(w)]
     return last if last in failed else None
+
+
+def _reported_failed(wait: Wait) -> bool:
+    # What a person decided stays decided; what a tool or an agent could not do, it may do now.
+    return wait.kind in (WaitKind.TOOL, WaitKind.AGENT) and wait.outcome != "completed"
 
 
 def claim(intent: Intent, leg: Leg, run: int, *, worker: str, token: str, on: Occasion) -> Change:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
-from ..model import JsonDict
+from ..model import JsonDict, Wait
 
 
 def shown_hash(title: str, request: JsonDict, payload: str) -> str:
@@ -22,6 +23,16 @@ def shown_hash(title: str, request: JsonDict, payload: str) -> str:
     shown = [title, payload, *(request.get(part) for part in ("task_type", "outcomes", "context", "form"))]
     text = json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_named)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def shown_with(wait: Wait, payload: str, now: str) -> Wait:
+    """The wait of an intent with this payload, in one that says of itself ``now``: what was shown is the same still.
+
+    A wait that shows something else than it was opened with keeps its hash, by which that is found out.
+    """
+    if wait.payload_hash is None or wait.payload_hash != shown_hash(wait.title, wait.request, payload):
+        return wait
+    return replace(wait, payload_hash=shown_hash(wait.title, wait.request, now))
 
 
 def _named(value: Any) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from ..errors import BadInput
-from ..model import JsonDict, Wait, WaitKind, WaitStatus
+from ..model import Intent, JsonDict, Wait, WaitKind, WaitStatus
 from ..texts import folded
 
 #: In ``not_by``: whoever submitted the intent.
@@ -73,6 +73,13 @@ def without_requester(request: JsonDict, requester: str | None) -> JsonDict:
         )
     named = (requester if name == REQUESTER else name for name in request["not_by"])
     return request | {"not_by": list(dict.fromkeys(named))}
+
+
+def goes_back_to(intent: Intent) -> tuple[str, ...]:
+    """The intents that this one was begun for: the one it repeats, and the one that has begun it, which is its requester."""
+    requester = intent.requester or ""
+    begun_by = requester.removeprefix("intent:") if requester.startswith("intent:") else None
+    return tuple(id for id in (intent.replay_of, begun_by) if id)
 
 
 def needs_comment(wait: Wait, outcome: str) -> bool:

@@ -56,8 +56,9 @@ def gate(actor: Actor, kind: str, given: JsonDict, terms: JsonDict, *, known: bo
         "refusals": [each for each in outcomes if each in _NO],
         "evidence_required": fields.flag("evidence_required", False),
         **({} if known else {"then": "complete"}),
+        **({"remind_first_seconds": terms["remind_after_seconds"]} if terms.get("remind_after_seconds") else {}),
     }
-    return Gate(title=asked.title, to=asked.to, request=request, remind_seconds=terms.get("remind_after_seconds"))
+    return Gate(title=asked.title, to=asked.to, request=request)
 
 
 def _who(actor: Actor, fields: Fields) -> tuple[str, ...]:
