@@ -58,8 +58,11 @@ class Gate:
     request: JsonDict
 
 
-def new_intent(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> Change:
-    """The change that makes this intent, to be committed alone or together with what asks for it."""
+def new_intent(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> tuple[Change, ...]:
+    """The change that makes this intent, and those of the intents that begin with it: agents' of a pipeline's first nodes.
+
+    To be committed together, and with what asks for it.
+    """
     work = submission.work
     seconds = submission.deadline_seconds if submission.deadline_seconds is not None else work.deadline_seconds
     intent = Intent(
@@ -90,14 +93,14 @@ def new_intent(rt: Runtime, submission: Submission, on: lifecycle.Occasion) -> C
             raise BadInput("a pipeline cannot stand behind a human task; put wait_for_human.s(...) at its head")
         return _new_pipeline(rt, intent, work, on)
     change = lifecycle.submit(intent, new_leg(work, intent.id, on.now), start_at=work.start_at, on=on)
-    return change if submission.gate is None else gated(rt, submission.gate, change, on)
+    return (change if submission.gate is None else gated(rt, submission.gate, change, on),)
 
 
-def _new_pipeline(rt: Runtime, intent: Intent, work: Work, on: lifecycle.Occasion) -> Change:
+def _new_pipeline(rt: Runtime, intent: Intent, work: Work, on: lifecycle.Occasion) -> tuple[Change, ...]:
     legs = [replace(leg, intent_id=intent.id, created_at=on.now) for leg in work.legs]
     joins = [replace(join, intent_id=intent.id) for join in work.joins]
     first = [turn(rt, intent, leg, None, None, on) for leg in legs if leg.after is None]
-    return lifecycle.submit_plan(intent, legs, joins, first, on=on)
+    return tuple(with_children(lifecycle.submit_plan(intent, legs, joins, first, on=on), first))
 
 
 def gated(rt: Runtime, gate: Gate, change: Change, on: lifecycle.Occasion) -> Change:
@@ -159,28 +162,31 @@ def turn(rt: Runtime, intent: Intent, leg: Leg, value: Any, parent_id: str | Non
     if not leg.plan.get("waits"):
         return Turn(leg=leg, value=value, parent_id=parent_id)
     try:
-        wait, child = rt.open_node(intent, leg, value, on)
+        wait, children = rt.open_node(intent, leg, value, on)
     except BadInput as refused:
         error = {"code": "bad_wait", "message": f"{leg.task} at {leg.node or 'the top'} cannot be opened: {refused}"}
         return Turn(leg=leg, value=value, refused=error, fallout=fallout(rt, intent, leg, on))
-    return Turn(leg=leg, value=value, wait=wait, child=child)
+    return Turn(leg=leg, value=value, wait=wait, children=tuple(children))
 
 
 def with_children(change: Change, turns: Sequence[Turn], children: Sequence[Change] = ()) -> list[Change]:
     """A change together with the intents that begin with it: agents' of these turns, callbacks and errbacks."""
     refused = [turn.fallout for turn in turns if turn.refused is not None][:1]
-    agents = [] if refused else [turn.child for turn in turns if turn.child is not None]
+    agents = [] if refused else [child for turn in turns for child in turn.children]
     return [change, *agents, *(child for one in refused for child in one.children), *children]
 
 
 def fallout(rt: Runtime, intent: Intent, leg: Leg, on: lifecycle.Occasion) -> Fallout:
     """What falls with this leg: waits beside it, its errbacks, and those of the chords it would have come to."""
-    children = [_called(rt, intent, leg, errback, leg.id, on) for errback in leg.plan.get("link_error", ())]
+    children = [
+        one for errback in leg.plan.get("link_error", ()) for one in _called(rt, intent, leg, errback, leg.id, on)
+    ]
     called: list[str] = []
     within = leg.within
     while within is not None:
         for body in rt.ledger.following(within, BATCH):
-            children += [_called(rt, intent, body, errback, body.id, on) for errback in body.plan.get("link_error", ())]
+            for errback in body.plan.get("link_error", ()):
+                children += _called(rt, intent, body, errback, body.id, on)
             if (body.signature.get("options") or {}).get("link_error"):
                 called.append(body.id)
         record = rt.ledger.join_record(within)
@@ -204,10 +210,12 @@ def callbacks(rt: Runtime, intent: Intent, leg: Leg, result: str, on: lifecycle.
     if not links:
         return []
     value = rt.codec.decode(result)
-    return [_called(rt, intent, leg, link, value, on) for link in links]
+    return [one for link in links for one in _called(rt, intent, leg, link, value, on)]
 
 
-def _called(rt: Runtime, intent: Intent, leg: Leg, signature: JsonDict, value: Any, on: lifecycle.Occasion) -> Change:
+def _called(
+    rt: Runtime, intent: Intent, leg: Leg, signature: JsonDict, value: Any, on: lifecycle.Occasion
+) -> tuple[Change, ...]:
     """A leg's callback or errback as an intent: called with the value, unless it is immutable."""
     args = list(signature.get("args") or ())
     called = signature if signature.get("immutable") else {**signature, "args": [value, *args]}
@@ -217,7 +225,7 @@ def _called(rt: Runtime, intent: Intent, leg: Leg, signature: JsonDict, value: A
         # It was checked when the pipeline was submitted; what has changed since must not hold up the rest.
         log.error("callback %s of intent %s is not called: %s", signature.get("task"), intent.id, refused)
         reason = f"callback {signature.get('task')} of leg {leg.id} is not called: {refused}"
-        return lifecycle.not_called(intent, leg, {"code": "callback_refused", "message": reason}, on=on)
+        return (lifecycle.not_called(intent, leg, {"code": "callback_refused", "message": reason}, on=on),)
     submission = Submission(
         work=work, requester=f"intent:{intent.id}", correlation_id=intent.correlation_id, tags=intent.tags,
         owner=intent.owner, trace=intent.trace,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,7 +39,7 @@ _NOBODY = Intent(
 )  # fmt: skip
 
 #: (intent, node, value before it) -> nothing; raises BadInput for a wait that could not be opened.
-OpenNode = Callable[[Intent, Leg, Any, Occasion], tuple[Wait, Change | None]]
+OpenNode = Callable[[Intent, Leg, Any, Occasion], tuple[Wait, Sequence[Change]]]
 
 
 class Reader:

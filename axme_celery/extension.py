@@ -418,7 +418,7 @@ class Axme(People):
             worker_name=lambda: f"{socket.gethostname()}:{os.getpid()}",
         )
 
-    def _open_node(self, intent: Intent, leg: Leg, given: Any, on: Occasion) -> tuple[Wait, Change | None]:
+    def _open_node(self, intent: Intent, leg: Leg, given: Any, on: Occasion) -> tuple[Wait, Sequence[Change]]:
         return foresee.open_node(self.runtime, intent, leg, given, on)
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import lifecycle, wait
@@ -21,8 +21,10 @@ assert CALLS.keys() == WAIT_TASKS.keys()
 TO_COME = "to come"
 
 
-def open_node(rt: Runtime, intent: Intent, leg: Leg, given: Any, on: lifecycle.Occasion) -> tuple[Wait, Change | None]:
-    """The wait that this node opens, and the child intent that is its agent's.
+def open_node(
+    rt: Runtime, intent: Intent, leg: Leg, given: Any, on: lifecycle.Occasion
+) -> tuple[Wait, Sequence[Change]]:
+    """The wait that this node opens, and the intents that begin with it: its agent's.
 
     given: the result of what it follows: part of the context a person sees, the id of a tool's job, the first argument
            of an agent's task.

@@ -34,13 +34,13 @@ def add_member(running: RunningLeg, canvas: JsonDict) -> str:
         record = rt.ledger.join_record(leg.join_id or "")
         size = 0 if record is None else record.join.size
         intent = running.intent if record is None else record.intent
-        change, ends_with = beside(rt, intent, leg, work, size, occasion(rt))
+        (change, *begun), ends_with = beside(rt, intent, leg, work, size, occasion(rt))
         added[:] = [ends_with]
         checkpoint = Checkpoint(
             leg_id=leg.id, name=key[0], nth=key[1], position=position, run=leg.run,
             value=rt.codec.encode(ends_with, what=ADDED, limit_bytes=1000, setting="axme_result_bytes"),
         )  # fmt: skip
-        return [replace(change, fence=running.fence, checkpoints=(checkpoint,))]
+        return [replace(change, fence=running.fence, checkpoints=(checkpoint,)), *begun]
 
     try:
         carry_out(rt, decide)

@@ -346,9 +346,9 @@ class Runtime:
     read_work: Callable[[Any], Work]
     #: The same of a callback, which has a result among its arguments. Raises TypeError too, for arguments it does not take.
     read_called: Callable[[Any], Work]
-    #: (intent, leg, value before it, occasion) -> the wait a wait node opens, and the child intent it is for, if any.
+    #: (intent, leg, value before it, occasion) -> the wait a wait node opens, and the intents that begin with it.
     #: Raises BadInput when it cannot be opened.
-    open_node: Callable[[Intent, Leg, Any, Occasion], tuple[Wait, Change | None]]
+    open_node: Callable[[Intent, Leg, Any, Occasion], tuple[Wait, Sequence[Change]]]
     #: Sleep, for retries inside a step.
     sleep: Callable[[float], None]
     #: Keep Celery's own chords from being forgotten while they wait for these legs; how many chords. Raises nothing.

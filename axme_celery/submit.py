@@ -42,11 +42,11 @@ def submit(rt: Runtime, submissions: Sequence[Submission], connection: Any = Non
     A key that is known already brings back its intent, if the work is the same. With ``connection`` they are
     written in the caller's transaction and start only if that commits.
     """
-    decided: list[tuple[Intent, Change | None]] = []
+    decided: list[tuple[Intent, Sequence[Change]]] = []
 
     def decide() -> list[Change]:
         decided[:] = _decide_all(rt, submissions, connection)
-        return [change for _, change in decided if change is not None]
+        return [change for _, changes in decided for change in changes]
 
     if connection is not None:
         changes = _within(rt, decide, connection)
@@ -73,26 +73,23 @@ def keep_call(rt: Runtime, submission: Submission) -> KeptCall:
     A call that starts later than ``axme_eta_threshold_seconds`` from now is kept as a timer, and has no message yet.
     Raises KeyConflict when its task id is that of another call, LedgerUnavailable when it cannot be kept.
     """
-    decided: list[tuple[Intent, Change | None]] = []
+    kept: list[KeptCall] = []
 
-    def decide() -> list[Change]:
-        decided[:] = _decide_all(rt, [submission])
-        ((intent, change),) = decided
-        if change is None:
-            return []
-        on = occasion(rt)
+    def decide() -> Sequence[Change]:
+        ((intent, changes),) = _decide_all(rt, [submission])
+        kept[:] = [KeptCall(intent, None)]
+        if not changes:
+            return ()
+        on, (change, *begun) = occasion(rt), changes
         start_at = submission.work.start_at or on.now
         if start_at - on.now <= timedelta(seconds=rt.settings.eta_threshold_seconds):
             sent_by = max(on.now + CALLER_SENDS, start_at)
             change = replace(change, outbox=tuple(replace(row, next_at=sent_by) for row in change.outbox))
-            decided[:] = [(intent, change)]
-            return [change]
-        decided[:] = [(intent, None)]
-        return [change]
+            kept[:] = [KeptCall(intent, change.outbox[0])]
+        return [change, *begun]
 
     carry_out(rt, decide)
-    ((intent, change),) = decided
-    return KeptCall(intent, None if change is None else change.outbox[0])
+    return kept[0]
 
 
 def _within(rt: Runtime, decide: Callable[[], list[Change]], connection: Any) -> tuple[Change, ...]:
@@ -109,18 +106,19 @@ def _within(rt: Runtime, decide: Callable[[], list[Change]], connection: Any) ->
 
 def _decide_all(
     rt: Runtime, submissions: Sequence[Submission], connection: Any = None
-) -> list[tuple[Intent, Change | None]]:
+) -> list[tuple[Intent, Sequence[Change]]]:
+    """Each one's intent, and what makes it; nothing for one that is known already."""
     on = occasion(rt)
     made: dict[str, Intent] = {}
     made_legs: dict[str, Intent] = {}
-    decided: list[tuple[Intent, Change | None]] = []
+    decided: list[tuple[Intent, Sequence[Change]]] = []
     for submission in submissions:
         key = submission.key
         known = None if key is None else made.get(key) or rt.ledger.intent_by_key(key, connection)
         if known is not None:
             if known.work_hash != submission.work.work_hash:
                 raise KeyConflict(known.key or "", known.id)
-            decided.append((known, None))
+            decided.append((known, ()))
             continue
         leg_id = submission.work.leg_id
         namesake = made_legs.get(leg_id)
@@ -129,14 +127,15 @@ def _decide_all(
         if namesake is not None:
             if namesake.work_hash != submission.work.work_hash:
                 raise KeyConflict(leg_id, namesake.id)
-            decided.append((namesake, None))
+            decided.append((namesake, ()))
             continue
-        change = new_intent(rt, submission, on)
-        assert change.intent is not None
-        made_legs[leg_id] = change.intent
+        changes = new_intent(rt, submission, on)
+        intent = changes[0].intent
+        assert intent is not None
+        made_legs[leg_id] = intent
         if key is not None:
-            made[key] = change.intent
-        decided.append((change.intent, change))
+            made[key] = intent
+        decided.append((intent, changes))
     return decided
 
 

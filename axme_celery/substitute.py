@@ -102,7 +102,9 @@ def _last_of(leg: Leg, last: Leg) -> Leg:
     )  # fmt: skip
 
 
-def beside(rt: Runtime, intent: Intent, leg: Leg, work: Work, size: int, on: lifecycle.Occasion) -> tuple[Change, str]:
+def beside(
+    rt: Runtime, intent: Intent, leg: Leg, work: Work, size: int, on: lifecycle.Occasion
+) -> tuple[list[Change], str]:
     """More work for the join this leg is a member of, as its member number ``size``; and the id of what ends it."""
     if leg.join_id is None:
         raise BadInput(f"{leg.task} is no member of a group or chord; add_to_chord has nothing to add to")
@@ -125,4 +127,4 @@ def beside(rt: Runtime, intent: Intent, leg: Leg, work: Work, size: int, on: lif
     joins = [replace(join, **(member if join.id in ends else {})) for join in joins]
     turns = [begin.turn(rt, intent, one, None, leg.id, on) for one in legs if one.after is None]
     change = lifecycle.add_member(intent, leg.join_id, size, legs, joins, turns, on=on)
-    return change, ends[0]
+    return begin.with_children(change, turns), ends[0]

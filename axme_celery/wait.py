@@ -253,8 +253,8 @@ def wait_for_agent(target: Any, payload: Any = None, *, timeout: Duration | None
 # -- the one way all four wait --------------------------------------------------
 
 
-#: Gives the wait that a call would open, and the child intent that it is for.
-Opening = Callable[[lifecycle.Occasion], tuple[Wait, Change | None]]
+#: Gives the wait that a call would open, and the intents that begin with it: the one that it is for first.
+Opening = Callable[[lifecycle.Occasion], tuple[Wait, Sequence[Change]]]
 
 
 class Prospect(RunningLeg):
@@ -312,18 +312,18 @@ def _wait(
     try:
         if isinstance(entry, Wait):
             leg.show_waiting()
-            _come_to_rest(leg, lambda on: (entry, None))
+            _come_to_rest(leg, lambda on: (entry, ()))
             raise leg.leaves(Suspended(f"leg {leg.leg.id} still waits: {entry.title}"))
         leg.before_new(key)
         leg.show_waiting()
         wait_id = rt.new_id()
 
-        def opened(on: lifecycle.Occasion) -> tuple[Wait, Change | None]:
+        def opened(on: lifecycle.Occasion) -> tuple[Wait, Sequence[Change]]:
             def after(span: float | None) -> datetime | None:
                 return None if span is None else on.now + timedelta(seconds=span)
 
-            child_made = None if child is None else new_intent(rt, replace(child, parent_wait_id=wait_id), on)
-            child_id = None if child_made is None or child_made.intent is None else child_made.intent.id
+            begun = () if child is None else new_intent(rt, replace(child, parent_wait_id=wait_id), on)
+            child_id = begun[0].intent.id if begun and begun[0].intent is not None else None
             asked = parted(rt, leg.intent, request or {})
             wait = Wait(
                 id=wait_id, intent_id=leg.intent.id, leg_id=leg.leg.id, name=key[0], nth=key[1], position=position,
@@ -331,7 +331,7 @@ def _wait(
                 opened_at=on.now, timeout_at=wake_at or after(timeout_after), heartbeat_at=after(heartbeat_after),
                 poll_at=after(poll_after),
             )  # fmt: skip
-            return lifecycle.with_moments(wait) if kind is WaitKind.HUMAN else wait, child_made
+            return lifecycle.with_moments(wait) if kind is WaitKind.HUMAN else wait, begun
 
         _come_to_rest(leg, opened)
     except StaleChange:
@@ -347,12 +347,12 @@ def _come_to_rest(leg: RunningLeg, opened: Opening) -> None:
 
     def decide(intent: Intent, now_leg: Leg) -> Sequence[Change]:
         on = occasion(leg.rt)
-        wait, child = opened(on)
+        wait, begun = opened(on)
         # Only legs of a group have others beside them, and those that call or were called.
         others = now_leg.within is not None or intent.called_open > 0
         busy = others and leg.rt.ledger.is_busy(intent.id, [now_leg.id])
         if wait.run != now_leg.run:
             return [lifecycle.rest_again(intent, now_leg, wait, busy=busy, on=on)]
-        return lifecycle.open_wait(intent, now_leg, wait, child=child, busy=busy, on=on)
+        return lifecycle.open_wait(intent, now_leg, wait, children=begun, busy=busy, on=on)
 
     settle(leg.rt, leg.intent, leg.leg, decide)

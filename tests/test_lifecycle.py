@@ -67,7 +67,7 @@ def waiting(kind: WaitKind = WaitKind.HUMAN, **fields: Any) -> WaitRecord:
         id=f"w-{next(_ids)}", intent_id=intent.id, leg_id=leg.id, name="wait", nth=1, position=0, run=1, kind=kind,
         title="Publish?", to=("ana",), request=request, opened_at=NOON, **fields,
     )  # fmt: skip
-    (change,) = lifecycle.open_wait(intent, leg, wait, child=None, on=at(NOON))
+    (change,) = lifecycle.open_wait(intent, leg, wait, on=at(NOON))
     return WaitRecord(change.intent, change.legs[0][1], change.waits[0][1])
 
 
@@ -215,7 +215,7 @@ def test_only_runs_that_die_count_as_attempts(decision):
     change = {
         "hand_back": lambda: lifecycle.hand_back(intent, leg, on=at(NOON)),
         "retry": lambda: lifecycle.retry(intent, leg, {}, cause="c", start_at=NOON, on=at(NOON)),
-        "open_wait": lambda: lifecycle.open_wait(intent, leg, wait, child=None, on=at(NOON))[0],
+        "open_wait": lambda: lifecycle.open_wait(intent, leg, wait, on=at(NOON))[0],
         "park": lambda: lifecycle.park(intent, leg, code="drift", reason="r", on=at(NOON)),
     }[decision]()
     resting = change.legs[0][1]
@@ -649,7 +649,7 @@ class Decisions(RuleBasedStateMachine):
             position=0, run=self.leg.run, kind=kind, title="?", to=("ana",), request=request, opened_at=self.now,
             tool="t", job_id="j", **chosen,
         )  # fmt: skip
-        self.decide(lambda: lifecycle.open_wait(self.intent, self.leg, wait, child=None, on=at(self.now)))
+        self.decide(lambda: lifecycle.open_wait(self.intent, self.leg, wait, on=at(self.now)))
 
     @rule(data=st.data(), outcome=st.sampled_from(["approved", "rejected"]), by=st.sampled_from(["ana", "ben", "cem"]))
     def somebody_answers(self, data: st.DataObject, outcome: str, by: str) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from celery import chain, group
+from celery import chain, chord, group
 
 from axme_celery import (
     BadInput,
@@ -178,6 +178,39 @@ def test_an_agent_is_given_the_result_before_it_and_gives_its_own(stage, app, no
     assert intent.result == 5
     failed = stage.submit(note.s(5) | wait_for_agent.s(fails.s()) | note.s())
     assert (failed.status, failed.error["code"]) == (Status.FAILED, "agent_failed")
+
+
+def test_an_agent_may_be_the_first_of_a_pipeline_and_of_the_one_it_is_given(stage, app, note, calls):
+    """What begins with an intent begins in the same commit, however deep it lies."""
+
+    @app.task(shared=False)
+    def double(n):
+        return 2 * n
+
+    inner = wait_for_agent.s(double.s(21)) | note.s("inner")
+    intent = stage.submit(wait_for_agent.s(inner) | note.s("outer"))
+    beside = stage.submit(group(wait_for_agent.s(double.s(1)), wait_for_agent.s(double.s(2))) | note.s())
+
+    assert intent.refresh().status is Status.COMPLETED
+    assert calls[:2] == [(42, "inner"), (42, "outer")]
+    assert beside.refresh().result == [2, 4]
+
+
+def test_a_member_that_is_added_to_a_group_may_be_an_agents_work(stage, app, note, calls):
+    """It is begun in the commit that adds it."""
+
+    @app.task(shared=False)
+    def double(n):
+        return 2 * n
+
+    @app.task(shared=False, bind=True)
+    def adds(self):
+        self.add_to_chord(wait_for_agent.s(double.s(4)))
+        return 1
+
+    intent = stage.submit(chord([adds.s(), note.si(2)], note.s()))
+
+    assert intent.refresh().result == [1, 2, 8]
 
 
 def test_an_agent_outside_celery_is_sent_the_result_before_it(stage, note):

@@ -42,7 +42,8 @@ class Turn:
     parent_id: str | None = None
     #: A wait node's wait, or why it cannot be opened.
     wait: Wait | None = None
-    child: Change | None = None
+    #: The intents that begin with that: an agent's.
+    children: tuple[Change, ...] = ()
     refused: JsonDict | None = None
     fallout: Fallout = field(default_factory=Fallout)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -64,19 +64,19 @@ def _ended(finish: Finish, closed: Wait) -> NodeEnd | None:
 
 
 def open_wait(
-    intent: Intent, leg: Leg, wait: Wait, *, child: Change | None, busy: bool = False, on: Occasion
+    intent: Intent, leg: Leg, wait: Wait, *, children: Sequence[Change] = (), busy: bool = False, on: Occasion
 ) -> tuple[Change, ...]:
     """The leg comes to rest on a wait.
 
-    child: the intent an agent is given, written in the same transaction.
-    busy:  whether anything else of the intent goes on; if so it is not WAITING yet.
+    children: the intents that begin with it, an agent's first; written in the same transaction.
+    busy:     whether anything else of the intent goes on; if so it is not WAITING yet.
     """
     wait = opened(intent, wait, on.now)
     resting = replace(leg, status=LegStatus.WAITING, attempts=leg.attempts - 1, has_history=True)
     story = Story(intent, on.now)
     outbox = tell_opened(story, leg, wait, rests=not busy, on=on)
     change = story.change(legs=((leg, resting),), waits=((None, wait),), outbox=outbox)
-    return (change,) if child is None else (change, child)
+    return (change, *children)
 
 
 def rest_again(intent: Intent, leg: Leg, wait: Wait, *, busy: bool = False, on: Occasion) -> Change:

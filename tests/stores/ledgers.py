@@ -90,7 +90,7 @@ def human_wait(ledger: SqlLedger, leg: Leg, *, to: tuple[str, ...] = ("ana",), *
 
 def opened(ledger: SqlLedger, wait: Wait) -> tuple[Change, ...]:
     record = recorded(ledger, wait.leg_id)
-    return lifecycle.open_wait(record.intent, record.leg, wait, child=None, on=occasion(ledger))
+    return lifecycle.open_wait(record.intent, record.leg, wait, on=occasion(ledger))
 
 
 def answered(ledger: SqlLedger, wait_id: str, by: str = "ana", outcome: str = "approved") -> Change:

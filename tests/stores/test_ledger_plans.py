@@ -190,7 +190,7 @@ def test_an_intent_rests_when_it_waits_and_nothing_of_it_goes_on(ledger: SqlLedg
     ledger.commit(claim(ledger, legs[0].id))
     record = recorded(ledger, legs[0].id)
     wait = human_wait(ledger, record.leg)
-    ledger.commit(*lifecycle.open_wait(record.intent, record.leg, wait, child=None, busy=True, on=occasion(ledger)))
+    ledger.commit(*lifecycle.open_wait(record.intent, record.leg, wait, busy=True, on=occasion(ledger)))
     beside = ledger.rests(intent.id)
     ends(ledger, legs[1])
 
