@@ -45,11 +45,13 @@ def show(axme: Axme, intent_id: str, limit: int, as_json: bool) -> None:
     legs, joins, steps = intent.legs(), intent.joins(), intent.steps()
     waits, events = _open_first(intent.waits()), intent.events()
     progress = intent.progress()
+    parked = any(leg.status == "PARKED" for leg in legs)
     if as_json:
         codec = axme.runtime.codec
         print_json(
             {
                 **documents.intent(intent, whole=True),
+                "parked": parked,
                 "legs": [documents.leg(one, progress.get(one.id)) for one in legs],
                 "joins": [documents.record(one) for one in joins],
                 "steps": [documents.step(one, codec) for one in steps],
@@ -59,7 +61,7 @@ def show(axme: Axme, intent_id: str, limit: int, as_json: bool) -> None:
         )
         return
     now = axme.runtime.ledger.now(fresh=True)
-    print_facts(_facts(intent, now))
+    print_facts(_facts(intent, now, parked))
     _print_legs(legs, joins, progress, limit)
     for leg in legs:
         if leg.parked:
@@ -74,12 +76,12 @@ def show(axme: Axme, intent_id: str, limit: int, as_json: bool) -> None:
     print_table(("SEQ", "AT", "EVENT", "BY", "DETAILS"), (_event(x) for x in events[-limit:]), "none")
 
 
-def _facts(intent: IntentHandle, now: datetime) -> list[tuple[str, object]]:
+def _facts(intent: IntentHandle, now: datetime, parked: bool) -> list[tuple[str, object]]:
     document = documents.intent(intent, whole=True)
     return [
         ("intent", intent.id),
         ("type", intent.type),
-        ("status", status_of(intent.status, intent.waiting_reason)),
+        ("status", status_of(intent.status, intent.waiting_reason, parked=parked)),
         ("key", intent.key),
         ("tags", ", ".join(intent.tags) or None),
         ("requester", intent.requester),

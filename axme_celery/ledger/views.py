@@ -23,7 +23,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from ..model import DeadLetter, Delivery, Intent, JsonDict
+from ..model import DeadLetter, Delivery, Intent, JsonDict, LegStatus
 from . import tables as t
 from .access import Access
 from .read import intents_query
@@ -58,6 +58,20 @@ class SqlViews:
             return found
 
         return self._access.ask(ask) if intent_ids else {}
+
+    def parked(self, intent_ids: Sequence[str]) -> set[str]:
+        """Those of these intents that have a leg which rests until an operator decides."""
+        c = t.legs.c
+
+        def ask(connection: Connection) -> set[str]:
+            found: set[str] = set()
+            for start in range(0, len(intent_ids), _MANY):
+                some = c.intent_id.in_(intent_ids[start : start + _MANY])
+                rests = c.status == LegStatus.PARKED.value
+                found |= set(connection.scalars(select(c.intent_id).where(some, rests).distinct()))
+            return found
+
+        return self._access.ask(ask) if intent_ids else set()
 
     def inbox_marks(self, names: Collection[str]) -> dict[str, list[str]]:
         """Of these people and groups, what lies open for each: marks that change when anything shown of it does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -278,6 +279,20 @@ def test_fork_names_the_steps_there_are_when_there_is_none_of_that_name(served):
     said = served.run("fork", intent.id, "--before", "nothing", code=3).stderr
 
     assert "fetch_page#1" in said
+
+
+def test_a_parked_intent_is_marked_wherever_its_status_is_told(served):
+    """Its status is what it was, IN_PROGRESS, yet nobody works on it until an operator has decided."""
+    (intent, _), other = served.parked(), served.reach(served.submit("doors.add", 1, 2), "COMPLETED")
+    intent.refresh()
+
+    lines = {line.split()[0]: line for line in served.run("list").stdout.splitlines()}
+    listed = {document["id"]: document["parked"] for document in served.json("list")}
+
+    assert "IN_PROGRESS (parked)" in lines[intent.id] and "parked" not in lines[other.id]
+    assert (listed[intent.id], listed[other.id]) == (True, False)
+    assert re.search(r"^status +IN_PROGRESS \(parked\)$", served.run("show", intent.id).stdout, re.MULTILINE)
+    assert served.json("show", intent.id)["parked"] is True
 
 
 def test_a_parked_intent_goes_on_when_its_drift_is_accepted(served):

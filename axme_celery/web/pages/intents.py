@@ -39,6 +39,7 @@ def intents() -> Any:
         "_intents_live.html" if part_wanted() else "intents.html",
         tab="intents",
         lines=lines,
+        parked=ledger.views.parked([intent.id for intent in lines if not intent.status.is_final]),
         older=older,
         first=first,
         given=given,
