@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -279,6 +280,22 @@ def test_fork_names_the_steps_there_are_when_there_is_none_of_that_name(served):
     said = served.run("fork", intent.id, "--before", "nothing", code=3).stderr
 
     assert "fetch_page#1" in said
+
+
+def test_an_intent_that_starts_later_says_when(desk):
+    """That its leg is QUEUED alone would look like a queue that nobody takes from."""
+    later = desk.run("submit", "doors.add", "--args", "[2, 3]", "--countdown", "1h").stdout.strip()
+    at_once = desk.submit("doors.add", 1, 2)
+
+    document = desk.json("show", later)
+    shown = desk.run("show", later).stdout
+
+    starts_at = datetime.fromisoformat(document["legs"][0]["starts_at"])
+    assert abs(starts_at - datetime.fromisoformat(document["created_at"]) - timedelta(hours=1)) < timedelta(seconds=5)
+    assert re.search(rf"^starts +{starts_at:%Y-%m-%d %H:%M:%S}Z, in (1h|59m)", shown, re.MULTILINE)
+    assert f"QUEUED until {starts_at:%Y-%m-%d %H:%M:%S}Z" in shown
+    assert desk.json("show", at_once.id)["legs"][0]["starts_at"] is None
+    assert "starts" not in desk.run("show", at_once.id).stdout
 
 
 def test_a_parked_intent_is_marked_wherever_its_status_is_told(served):
