@@ -1,7 +1,8 @@
 """The doctor: what is wrong with how a project is set up, and what to change. Pure: it judges facts gathered elsewhere.
 
 A check is a function of the facts. It returns a finding, or None where it does
-not apply; so each is tested without a server, and read without knowing one.
+not apply or its facts could not be had: an OK is only said of what was looked
+at. So each is tested without a server, and read without knowing one.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Facts:
     secret_characters: int | None = None
     accept_content: tuple[str, ...] = ("json",)
     result_accept_content: tuple[str, ...] = ("json",)
+    #: (setting, serializer, setting that does not take it): what is sent and would not be read.
+    unaccepted: tuple[tuple[str, str, str], ...] = ()
     task_always_eager: bool = False
     #: Scheme of the result backend ("redis", "rpc", "db+postgresql"); None when there is none.
     result_backend: str | None = None
@@ -102,6 +105,14 @@ class Facts:
     #: Sweeper -> seconds since its last sweep.
     sweepers: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def ledger_is_read(self) -> bool:
+        """Whether its figures, and the tracker, which is asked for by the ledger's id, are known at all."""
+        revision, head = self.ledger_revision, self.ledger_head
+        if self.settings_error is not None or self.ledger_error is not None:
+            return False
+        return revision is not None and head is not None and revision >= head
+
 
 def diagnose(facts: Facts) -> list[Finding]:
     """What every check finds, in the order of ``CHECKS``."""
@@ -122,7 +133,7 @@ def settings(facts: Facts) -> Finding | None:
 
 def lease(facts: Facts) -> Finding | None:
     """A lease outlasts a few ticks."""
-    if facts.lease_seconds >= 3 * facts.tick_seconds:
+    if facts.settings_error is not None or facts.lease_seconds >= 3 * facts.tick_seconds:
         return None
     return Finding(
         Level.WARNING, "lease",
@@ -134,6 +145,8 @@ def lease(facts: Facts) -> Finding | None:
 
 def secret(facts: Facts) -> Finding | None:
     """The history is sealed with a key that cannot be guessed."""
+    if facts.settings_error is not None:
+        return None
     if facts.secret_characters is None:
         return Finding(
             Level.WARNING, "secret",
@@ -159,7 +172,7 @@ def eager(facts: Facts) -> Finding | None:
 
 
 def content(facts: Facts) -> Finding | None:
-    """No message can run code."""
+    """No message can run code, and each can be read."""
     taken = {
         "accept_content": _dangerous(facts.accept_content),
         "result_accept_content": _dangerous(facts.result_accept_content),
@@ -170,6 +183,14 @@ def content(facts: Facts) -> Finding | None:
             Level.PROBLEM if any("pickle" in names for names in bad.values()) else Level.WARNING, "serializers",
             f"{listed}: whoever can write to the broker or the result backend can make that code in your workers",
             'use ["json"], and task_serializer and result_serializer "json"',
+        )  # fmt: skip
+    if facts.unaccepted:
+        listed = "; ".join(
+            f"{setting} is {name}, which {taker} does not take" for setting, name, taker in facts.unaccepted
+        )
+        return Finding(
+            Level.PROBLEM, "serializers", f"{listed}: no worker takes such a task, no caller reads such a result",
+            'use task_serializer and result_serializer "json"',
         )  # fmt: skip
     return Finding(Level.OK, "serializers", "only data is accepted, no pickle and no yaml")
 
@@ -267,6 +288,8 @@ def broker_eviction(facts: Facts) -> Finding | None:
 
 def ledger(facts: Facts) -> Finding | None:
     """The ledger answers and has the tables this version needs."""
+    if facts.settings_error is not None:
+        return None
     if facts.ledger_error is not None:
         return Finding(
             Level.PROBLEM, "ledger", f"it cannot be used: {facts.ledger_error}",
@@ -322,12 +345,16 @@ def tracker(facts: Facts) -> Finding | None:
             "see that axme_redis_url is right and Redis runs; "
             "nothing is lost meanwhile, but timers fire late and dead workers are noticed late",
         )  # fmt: skip
+    if not facts.ledger_is_read:
+        return None
     where = "Redis" if facts.tracker == "redis" else "the ledger's database"
     return Finding(Level.OK, "tracker", f"{where} answers")
 
 
 def tracker_eviction(facts: Facts) -> Finding | None:
     """A full Redis keeps leases and timers."""
+    if facts.tracker != "redis" or not facts.ledger_is_read:
+        return None
     return _eviction("tracker memory", "the tracker's Redis", "leases and timers", facts.tracker_eviction)
 
 
@@ -344,7 +371,7 @@ def _eviction(about: str, where: str, what: str, policy: str | None) -> Finding 
 
 def sweepers(facts: Facts) -> Finding | None:
     """One beat sweeps."""
-    if facts.tracker_error is not None or facts.ledger_error is not None or facts.ledger_revision is None:
+    if facts.tracker_error is not None or not facts.ledger_is_read:
         return None
     within = max(RECENT_TICKS * facts.tick_seconds, RECENT_SECONDS)
     recent = sorted(name for name, age in facts.sweepers.items() if age <= within)
@@ -378,7 +405,7 @@ def sweepers(facts: Facts) -> Finding | None:
 
 def timers(facts: Facts) -> Finding | None:
     """What is due is done."""
-    if facts.ledger_error is not None:
+    if not facts.ledger_is_read:
         return None
     return _late(
         facts, "timers", facts.overdue_seconds, f"a timer is overdue by {words(facts.overdue_seconds)}",
@@ -388,7 +415,7 @@ def timers(facts: Facts) -> Finding | None:
 
 def outbox(facts: Facts) -> Finding | None:
     """What must leave does leave."""
-    if facts.ledger_error is not None:
+    if not facts.ledger_is_read:
         return None
     return _late(
         facts, "outbox", facts.outbox_lag_seconds,

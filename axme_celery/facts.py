@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,7 +42,7 @@ def gather(axme: Axme) -> Facts:
     try:
         settings = axme.settings
     except BadSetting as refused:
-        return Facts(**found, settings_error=str(refused), ledger_error="the settings are refused")
+        return Facts(**found, settings_error=str(refused))
     found |= {
         "tick_seconds": settings.tick_seconds,
         "lease_seconds": settings.lease_seconds,
@@ -84,6 +84,7 @@ def _configuration(app: Celery) -> Found:
     return {
         "accept_content": _names(conf.accept_content),
         "result_accept_content": _names(conf.result_accept_content or conf.accept_content),
+        "unaccepted": tuple(_unaccepted(conf)),
         "task_always_eager": bool(conf.task_always_eager),
         "result_backend": None if not backend or backend == "disabled://" else str(backend).partition("://")[0],
         "result_expires_seconds": _seconds(conf.result_expires),
@@ -94,6 +95,23 @@ def _configuration(app: Celery) -> Found:
 
 def _names(accepted: Any) -> tuple[str, ...]:
     return tuple(sorted(str(name) for name in accepted or ()))
+
+
+def _unaccepted(conf: Any) -> Iterator[tuple[str, str, str]]:
+    """(setting, serializer, the setting that does not take it) of what Celery here would send and not read."""
+    taken = {"accept_content": _names(conf.accept_content)}
+    taken["result_accept_content"] = _names(conf.result_accept_content) or taken["accept_content"]
+    for setting, taker in (("task_serializer", "accept_content"), ("result_serializer", "result_accept_content")):
+        serializer = str(conf.get(setting))
+        # Celery takes a serializer's own name and that of its content type for one.
+        if _content_type(serializer) not in map(_content_type, taken[taker]):
+            yield setting, serializer, taker
+
+
+def _content_type(name: str) -> str:
+    from kombu.serialization import registry
+
+    return str(registry.name_to_type.get(name, name))
 
 
 def _seconds(value: Any) -> float | None:

@@ -95,14 +95,16 @@ def load(names: Iterable[str]) -> list[Notifier]:
 
 
 def log(notice: Notice, settings: Settings) -> None:
-    """Write the notice to the logger ``axme_celery.notices``, with its ids as fields."""
+    """Write the notice to the logger ``axme_celery.notices``, with its ids as fields, the intent's in the text too."""
     level = {"dead_letter": logging.ERROR, "escalation": logging.WARNING}.get(notice.kind, logging.INFO)
     _log.log(
         level,
-        "%s for %s: %s%s",
+        "%s%s: %s, intent %s%s",
         notice.kind.replace("_", " "),
-        ", ".join(_line(each) for each in notice.to) or "nobody",
+        # A dead letter is for whoever reads the log.
+        f" for {', '.join(_line(each) for each in notice.to)}" if notice.to else "",
         _line(notice.title),
+        notice.intent_id,
         f" ({notice.url})" if notice.url else "",
         extra={"notice": notice.id, "kind": notice.kind, "intent": notice.intent_id, "wait": notice.wait_id},
     )

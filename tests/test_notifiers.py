@@ -53,16 +53,28 @@ def test_a_log_line_tells_whom_what_and_where_and_carries_the_ids(caplog, kind, 
     (record,) = caplog.records
     assert record.levelname == level
     assert record.getMessage() == (
-        f"{kind.replace('_', ' ')} for ana, ben@example.com: Publish the report? Ä (https://intents.example.com/waits/3)"
+        f"{kind.replace('_', ' ')} for ana, ben@example.com: Publish the report? Ä, intent {NOTICE.intent_id} "
+        f"(https://intents.example.com/waits/3)"
     )
     assert (record.notice, record.intent, record.wait) == (NOTICE.id, NOTICE.intent_id, NOTICE.wait_id)
+
+
+def test_a_dead_letters_line_names_its_intent_and_does_not_say_that_it_is_for_nobody(caplog):
+    """It is for whoever reads the log; as text, for most logs show no fields."""
+    letter = changed(kind="dead_letter", title="proj.boom cannot go on [ValueError]", url=None, to=(), wait_id=None)
+
+    notifiers.log(letter, Settings())
+
+    assert (
+        caplog.records[0].getMessage() == f"dead letter: proj.boom cannot go on [ValueError], intent {letter.intent_id}"
+    )
 
 
 def test_a_title_cannot_forge_another_log_line(caplog):
     """Line breaks, escapes of a terminal and their Unicode kin become blanks."""
     with caplog.at_level(logging.INFO, "axme_celery.notices"):
         notifiers.log(changed(title="a\r\nERROR all is lost\x1b[31m\u2028\x85b", url=None, to=()), Settings())
-    assert caplog.records[0].getMessage() == "reminder for nobody: a ERROR all is lost [31m b"
+    assert caplog.records[0].getMessage().startswith("reminder: a ERROR all is lost [31m b, intent ")
 
 
 # -- mail ----------------------------------------------------------------------

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from . import web
 from .output import is_fancy
 from .project import with_axme
 
@@ -56,6 +57,9 @@ def dev(
     name = click.get_current_context().find_root().params.get("app")
     if not isinstance(name, str):
         raise click.UsageError("which project? Name it with -A, so that its worker and beat can be started")
+    if port:
+        # A worker and a beat that run already would be stopped again, and the message be far up.
+        web.need_extra(", or leave the pages out: --port 0")
     _migrate(axme)
     celery = [sys.executable, "-m", "celery", "-A", name]
     worker = [*celery, "worker", "-n", f"axme-dev-{os.getpid()}@%h", "-l", loglevel]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NotJson
@@ -35,10 +36,11 @@ def record(noun: Any, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
     return {f.name: getattr(noun, f.name) for f in dataclasses.fields(noun) if f.name not in without}
 
 
-def leg(noun: Leg, progress: Progress | None) -> dict[str, Any]:
-    """A leg, with how far it says it is."""
+def leg(noun: Leg, progress: Progress | None, starts_at: datetime | None) -> dict[str, Any]:
+    """A leg, with how far it says it is, and when it starts if that is later."""
     document = record(noun, without=("signature", "token", "result"))
     document["progress"] = None if progress is None else record(progress)
+    document["starts_at"] = starts_at
     return document
 
 

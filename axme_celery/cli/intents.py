@@ -160,13 +160,16 @@ def list_(
         limit=limit + 1,
     )
     intents = list(itertools.islice(found, limit))
+    # Asked once for all: that a leg is parked does not change the status of its intent.
+    parked = axme.runtime.ledger.views.parked([i.id for i in intents if not i.status.is_final])
     if as_json:
-        print_json([documents.intent(intent) for intent in intents])
+        print_json([{**documents.intent(i), "parked": i.id in parked} for i in intents])
     else:
         rows = [
-            (i.id, status_of(i.status, i.waiting_reason), i.type, ago(i.created_at, now), i.key, ", ".join(i.tags))
+            (i.id, status_of(i.status, i.waiting_reason, parked=i.id in parked), i.type, ago(i.created_at, now), i.key,
+             ", ".join(i.tags))
             for i in intents
-        ]
+        ]  # fmt: skip
         print_table(("ID", "STATUS", "TYPE", "AGE", "KEY", "TAGS"), rows, "no intents")
     if next(found, None) is not None:
         note(f"there are more than {limit}; say --limit, or filter")

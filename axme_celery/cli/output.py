@@ -91,9 +91,10 @@ def ago(moment: datetime, now: datetime) -> str:
     return words(max(0.0, (now - moment).total_seconds()))
 
 
-def status_of(status: str, waiting_reason: str | None) -> str:
-    """An intent's status in words: "WAITING for human"."""
-    return f"{status} for {waiting_reason.removeprefix('WAITING_FOR_').lower()}" if waiting_reason else str(status)
+def status_of(status: str, waiting_reason: str | None, *, parked: bool = False) -> str:
+    """An intent's status in words: "WAITING for human"; "IN_PROGRESS (parked)" where a leg of it is."""
+    words = f"{status} for {waiting_reason.removeprefix('WAITING_FOR_').lower()}" if waiting_reason else str(status)
+    return f"{words} (parked)" if parked else words
 
 
 def is_fancy() -> bool:

@@ -45,12 +45,16 @@ def show(axme: Axme, intent_id: str, limit: int, as_json: bool) -> None:
     legs, joins, steps = intent.legs(), intent.joins(), intent.steps()
     waits, events = _open_first(intent.waits()), intent.events()
     progress = intent.progress()
+    parked = any(leg.status == "PARKED" for leg in legs)
+    now = axme.runtime.ledger.now(fresh=True)
+    starts = axme.runtime.ledger.views.starts(intent.id, now)
     if as_json:
         codec = axme.runtime.codec
         print_json(
             {
                 **documents.intent(intent, whole=True),
-                "legs": [documents.leg(one, progress.get(one.id)) for one in legs],
+                "parked": parked,
+                "legs": [documents.leg(one, progress.get(one.id), starts.get(one.id)) for one in legs],
                 "joins": [documents.record(one) for one in joins],
                 "steps": [documents.step(one, codec) for one in steps],
                 "waits": [{**documents.record(one), "data": documents.stored(one.data, codec)} for one in waits],
@@ -58,9 +62,8 @@ def show(axme: Axme, intent_id: str, limit: int, as_json: bool) -> None:
             }
         )
         return
-    now = axme.runtime.ledger.now(fresh=True)
-    print_facts(_facts(intent, now))
-    _print_legs(legs, joins, progress, limit)
+    print_facts(_facts(intent, now, parked, min(starts.values(), default=None)))
+    _print_legs(legs, joins, progress, starts, limit)
     for leg in legs:
         if leg.parked:
             click.echo(f"parked: {text_of(leg.parked)}")
@@ -74,18 +77,21 @@ def show(axme: Axme, intent_id: str, limit: int, as_json: bool) -> None:
     print_table(("SEQ", "AT", "EVENT", "BY", "DETAILS"), (_event(x) for x in events[-limit:]), "none")
 
 
-def _facts(intent: IntentHandle, now: datetime) -> list[tuple[str, object]]:
+def _facts(intent: IntentHandle, now: datetime, parked: bool, starts: datetime | None) -> list[tuple[str, object]]:
     document = documents.intent(intent, whole=True)
+    # Of one that has begun, a leg that starts later (a retry, a countdown in a pipeline) says so itself.
+    starts = starts if intent.status == "SUBMITTED" else None
     return [
         ("intent", intent.id),
         ("type", intent.type),
-        ("status", status_of(intent.status, intent.waiting_reason)),
+        ("status", status_of(intent.status, intent.waiting_reason, parked=parked)),
         ("key", intent.key),
         ("tags", ", ".join(intent.tags) or None),
         ("requester", intent.requester),
         ("correlation id", intent.correlation_id),
         ("replay of", intent.replay_of),
         ("submitted", f"{_at(intent.created_at)}, {ago(intent.created_at, now)} ago"),
+        ("starts", None if starts is None else f"{_at(starts)}, in {ago(now, starts)}"),
         ("deadline", _at(intent.deadline_at)),
         ("ended", _at(intent.ended_at)),
         ("payload", _json(document["payload"])),
@@ -99,18 +105,20 @@ def _open_first(waits: list[Wait]) -> list[Wait]:
     return sorted(waits, key=lambda wait: wait.status != "OPEN")
 
 
-def _print_legs(legs: list[Leg], joins: list[Join], progress: dict[str, Progress], limit: int) -> None:
+def _print_legs(
+    legs: list[Leg], joins: list[Join], progress: dict[str, Progress], starts: dict[str, datetime], limit: int
+) -> None:
     """The legs; of a pipeline with where each is in its canvas, what it waits for, and where they come together."""
     heads = ("LEG", "TASK", "STATUS", "RUN", "ATTEMPTS", "WORKER", "PROGRESS")
     if not any(leg.node for leg in legs):
         print_heading("LEGS")
-        print_table(heads, (_leg(leg, progress) for leg in legs), "none")
+        print_table(heads, (_leg(leg, progress, starts) for leg in legs), "none")
         return
     places = {leg.id: leg.node for leg in legs} | {join.id: f"all of {join.node or 'the group'}" for join in joins}
     places |= {join.id: join.node for join in joins if join.gives == "value"}
     shown = legs if len(legs) <= limit else sorted(legs, key=lambda leg: leg.status.is_final)[:limit]
     print_heading(f"LEGS ({len(legs)})" if shown is legs else f"LEGS ({limit} of {len(legs)}, open ones first)")
-    rows = ((leg.node, places.get(leg.after or ""), *_leg(leg, progress)) for leg in shown)
+    rows = ((leg.node, places.get(leg.after or ""), *_leg(leg, progress, starts)) for leg in shown)
     print_table(("PLACE", "AFTER", *heads), rows, "none")
     if joins:
         print_heading("JOINS")
@@ -120,13 +128,14 @@ def _print_legs(legs: list[Leg], joins: list[Join], progress: dict[str, Progress
         print_table(("PLACE", "STATUS", "ARRIVED"), rows_of_joins, "none")
 
 
-def _leg(leg: Leg, progress: dict[str, Progress]) -> tuple[object, ...]:
+def _leg(leg: Leg, progress: dict[str, Progress], starts: dict[str, datetime]) -> tuple[object, ...]:
     said = progress.get(leg.id)
     how_far = None
     if said is not None:
         total = "" if said.total is None else f"/{said.total:g}"
         how_far = f"{said.done:g}{total}" + (f" {said.note}" if said.note else "")
-    return leg.id, leg.task, leg.status, leg.run, f"{leg.attempts}/{leg.max_attempts}", leg.worker, how_far
+    status = f"{leg.status} until {_at(starts[leg.id])}" if leg.id in starts else leg.status
+    return leg.id, leg.task, status, leg.run, f"{leg.attempts}/{leg.max_attempts}", leg.worker, how_far
 
 
 def _step(step: Checkpoint) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
 import secrets
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ def web(ctx: click.Context, host: str, port: int, workers: int, threads: int | N
     It refuses to start without axme_secret_key, and on an address that others reach while nobody could sign in:
     set axme_actor, axme_oidc_issuer or axme_proxy_addresses, or make a key.
     """
+    need_extra()
     axme = axme_of(ctx)
     check_address(axme, host, is_dev)
     secret = secrets.token_urlsafe(48) if is_dev else None
@@ -44,6 +46,18 @@ def web(ctx: click.Context, host: str, port: int, workers: int, threads: int | N
         click.echo(f"sign in once, as admin, within 12 hours: {sign_in_link(axme, host, port)}")
     axme.close()
     serve(axme, host, port, workers=workers, threads=threads, secret=secret)
+
+
+def need_extra(otherwise: str = "") -> None:
+    """Refuse where what the pages need is not installed. ``otherwise``: another way out, for the message."""
+    missing = []
+    for name in ("gunicorn", "flask_wtf", "markdown_it"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            missing.append(name)
+    if missing:
+        raise click.UsageError(f"{', '.join(missing)} is not installed: pip install 'axme-celery[web]'{otherwise}")
 
 
 def check_address(axme: Axme, host: str, is_dev: bool) -> None:
@@ -85,11 +99,9 @@ def sign_in_link(axme: Axme, host: str, port: int, *, name: str | None = None, n
 
 
 def serve(axme: Axme, host: str, port: int, *, workers: int, threads: int | None, secret: str | None) -> None:
-    """Run gunicorn in this process until it is stopped. Raises UsageError where it is not installed."""
-    try:
-        from gunicorn.app.base import BaseApplication
-    except ImportError:
-        raise click.UsageError("gunicorn is not installed: pip install 'axme-celery[web]'") from None
+    """Run gunicorn in this process until it is stopped."""
+    from gunicorn.app.base import BaseApplication
+
     from ..web import create_app, gunicorn_conf
 
     options = {

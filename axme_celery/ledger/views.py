@@ -12,6 +12,7 @@ from sqlalchemy import (
     DateTime,
     Integer,
     Select,
+    and_,
     cast,
     exists,
     extract,
@@ -23,7 +24,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from ..model import DeadLetter, Delivery, Intent, JsonDict
+from ..model import DeadLetter, Delivery, DeliveryKind, Intent, JsonDict, LegStatus
 from . import tables as t
 from .access import Access
 from .read import intents_query
@@ -58,6 +59,31 @@ class SqlViews:
             return found
 
         return self._access.ask(ask) if intent_ids else {}
+
+    def parked(self, intent_ids: Sequence[str]) -> set[str]:
+        """Those of these intents that have a leg which rests until an operator decides."""
+        c = t.legs.c
+
+        def ask(connection: Connection) -> set[str]:
+            found: set[str] = set()
+            for start in range(0, len(intent_ids), _MANY):
+                some = c.intent_id.in_(intent_ids[start : start + _MANY])
+                rests = c.status == LegStatus.PARKED.value
+                found |= set(connection.scalars(select(c.intent_id).where(some, rests).distinct()))
+            return found
+
+        return self._access.ask(ask) if intent_ids else set()
+
+    def starts(self, intent_id: str, now: datetime) -> dict[str, datetime]:
+        """When those of its queued legs start that are to start later than ``now``: leg -> moment."""
+        row, leg = t.outbox.c, t.legs.c
+        query = (
+            select(row.leg_id, row.next_at)
+            .join(t.legs, and_(leg.id == row.leg_id, leg.run == row.run, leg.status == LegStatus.QUEUED.value))
+            # One that has been tried is late, and its moment that of the next try.
+            .where(row.intent_id == intent_id, row.kind == DeliveryKind.LEG.value, row.attempts == 0, row.next_at > now)
+        )
+        return self._access.ask(lambda c: {found.leg_id: found.next_at for found in c.execute(query)})
 
     def inbox_marks(self, names: Collection[str]) -> dict[str, list[str]]:
         """Of these people and groups, what lies open for each: marks that change when anything shown of it does."""

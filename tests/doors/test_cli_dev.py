@@ -107,6 +107,27 @@ def test_dev_refuses_a_postgresql_ledger_that_is_not_migrated(desk, postgres_url
     assert process.returncode == 4 and "migrate" in said and "is process" not in out
 
 
+def without_gunicorn(desk):
+    """A folder that, before all others on the path, makes gunicorn what it is without the extra: not there."""
+    folder = desk.folder / "without"
+    (folder / "gunicorn").mkdir(parents=True)
+    (folder / "gunicorn" / "__init__.py").write_text("raise ModuleNotFoundError('no gunicorn', name='gunicorn')\n")
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["dev", "web"])
+def test_without_what_the_pages_need_nothing_is_started_and_the_way_out_is_named(desk, monkeypatch, verb):
+    """Rather than a worker and a beat that are stopped again."""
+    monkeypatch.setenv("PYTHONPATH", str(without_gunicorn(desk)))
+    process = desk.start(verb)
+
+    out, said = process.communicate(timeout=PATIENCE_SECONDS)
+
+    assert process.returncode == 2 and "is process" not in out
+    assert "gunicorn is not installed: pip install 'axme-celery[web]'" in said
+    assert ("--port 0" in said) == (verb == "dev")
+
+
 def test_dev_needs_the_name_of_the_project(desk):
     """It must start other processes of it."""
     assert "-A" in desk.run("dev", code=2).stderr

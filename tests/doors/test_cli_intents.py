@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -278,6 +280,36 @@ def test_fork_names_the_steps_there_are_when_there_is_none_of_that_name(served):
     said = served.run("fork", intent.id, "--before", "nothing", code=3).stderr
 
     assert "fetch_page#1" in said
+
+
+def test_an_intent_that_starts_later_says_when(desk):
+    """That its leg is QUEUED alone would look like a queue that nobody takes from."""
+    later = desk.run("submit", "doors.add", "--args", "[2, 3]", "--countdown", "1h").stdout.strip()
+    at_once = desk.submit("doors.add", 1, 2)
+
+    document = desk.json("show", later)
+    shown = desk.run("show", later).stdout
+
+    starts_at = datetime.fromisoformat(document["legs"][0]["starts_at"])
+    assert abs(starts_at - datetime.fromisoformat(document["created_at"]) - timedelta(hours=1)) < timedelta(seconds=5)
+    assert re.search(rf"^starts +{starts_at:%Y-%m-%d %H:%M:%S}Z, in (1h|59m)", shown, re.MULTILINE)
+    assert f"QUEUED until {starts_at:%Y-%m-%d %H:%M:%S}Z" in shown
+    assert desk.json("show", at_once.id)["legs"][0]["starts_at"] is None
+    assert "starts" not in desk.run("show", at_once.id).stdout
+
+
+def test_a_parked_intent_is_marked_wherever_its_status_is_told(served):
+    """Its status is what it was, IN_PROGRESS, yet nobody works on it until an operator has decided."""
+    (intent, _), other = served.parked(), served.reach(served.submit("doors.add", 1, 2), "COMPLETED")
+    intent.refresh()
+
+    lines = {line.split()[0]: line for line in served.run("list").stdout.splitlines()}
+    listed = {document["id"]: document["parked"] for document in served.json("list")}
+
+    assert "IN_PROGRESS (parked)" in lines[intent.id] and "parked" not in lines[other.id]
+    assert (listed[intent.id], listed[other.id]) == (True, False)
+    assert re.search(r"^status +IN_PROGRESS \(parked\)$", served.run("show", intent.id).stdout, re.MULTILINE)
+    assert served.json("show", intent.id)["parked"] is True
 
 
 def test_a_parked_intent_goes_on_when_its_drift_is_accepted(served):

@@ -23,6 +23,9 @@ HEALTHY = Facts(
     tracker_eviction="noeviction", tracker_offset_seconds=0.0, sweepers={"gen7@a": 0.4},
 )  # fmt: skip
 
+#: What makes tasks that no worker takes.
+UNREAD = (("task_serializer", "pickle", "accept_content"),)
+
 
 def found(about: str, **changed: object) -> Finding | None:
     """What is said about one thing when these facts differ from a healthy project's."""
@@ -45,14 +48,17 @@ def test_a_healthy_project_is_told_so():
 def test_every_check_can_find_something():
     """Each of them is wired, and each of the facts of a sick project is noticed."""
     sick = Facts(
-        settings_error="unknown setting axme_x", tick_seconds=1, lease_seconds=2, secret_characters=8,
+        tick_seconds=1, lease_seconds=2, secret_characters=8,
         accept_content=("json", "pickle"), task_always_eager=True, result_backend="rpc", broker_error="refused",
         visibility_timeout_seconds=1.0, broker_eviction="allkeys-lru", ledger="sqlite", ledger_revision="0001",
-        ledger_head="0002", clock_offset_seconds=60, overdue_seconds=600, outbox_due=3, outbox_lag_seconds=600,
-        parked_legs=1, open_dead_letters=2, hosts=("a", "b"), tracker_error="refused", tracker_eviction="volatile-ttl",
+        ledger_head="0001", clock_offset_seconds=60, overdue_seconds=600, outbox_due=3, outbox_lag_seconds=600,
+        parked_legs=1, open_dead_letters=2, hosts=("a", "b"), tracker_error="refused", tracker="redis",
+        tracker_eviction="volatile-ttl",
     )  # fmt: skip
+    refused, late = Facts(settings_error="unknown setting axme_x"), Facts(ledger_revision="0001", ledger_head="0002")
 
-    findings = {check(sick) for check in CHECKS if check is not doctor.sweepers}
+    apart = {doctor.settings: refused, doctor.ledger: late}
+    findings = {check(apart.get(check, sick)) for check in CHECKS if check is not doctor.sweepers}
 
     assert None not in findings
     assert all(f is not None and f.level is not Level.OK and f.change for f in findings)
@@ -70,6 +76,7 @@ def test_every_check_can_find_something():
         ("serializers", {"accept_content": ("application/x-python-serialize",)}, Level.PROBLEM, "pickle"),
         ("serializers", {"result_accept_content": ("pickle",)}, Level.PROBLEM, "result_accept_content"),
         ("serializers", {"accept_content": ("json", "yaml")}, Level.WARNING, "yaml"),
+        ("serializers", {"unaccepted": UNREAD}, Level.PROBLEM, "task_serializer is pickle"),
         ("results", {"result_backend": None}, Level.OK, "no result backend"),
         ("results", {"result_backend": "rpc"}, Level.WARNING, "intents outlive it"),
         ("results", {"longest_wait_seconds": 2e5, "result_backend": "db+postgresql"}, Level.WARNING, "never fire its body"),
@@ -146,6 +153,26 @@ def test_an_unreachable_ledger_is_said_once():
     assert {f.about for f in told}.isdisjoint({"beat", "timers", "outbox"})
 
 
+#: What is known only from a ledger that can be read, and so are not the secret and the lease: from settings that can.
+OF_THE_LEDGER = {"tracker", "tracker memory", "beat", "timers", "outbox"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "untold"),
+    [
+        ({"settings_error": "unknown setting axme_x", "ledger_revision": None}, {*OF_THE_LEDGER, "ledger", "secret"}),
+        ({"ledger_error": "refused", "ledger_revision": None}, OF_THE_LEDGER),
+        ({"ledger_revision": None}, OF_THE_LEDGER),
+        ({"ledger_head": "0002"}, OF_THE_LEDGER),
+        ({"tracker": "sql"}, {"tracker memory"}),
+    ],
+    ids=["settings refused", "no ledger", "no tables", "old tables", "no redis"],
+)
+def test_nothing_is_said_to_be_well_that_was_not_looked_at(changed, untold):
+    """An OK is worth something."""
+    assert {f.about for f in diagnose(dataclasses.replace(HEALTHY, **changed))}.isdisjoint(untold)
+
+
 # -- the facts, from real servers --------------------------------------------------------
 
 
@@ -193,7 +220,8 @@ def test_the_doctor_changes_nothing(desk):
 def test_settings_that_are_refused_are_a_finding(desk):
     wrong = desk.another(axme_lease_second=5)
 
-    assert "did you mean axme_lease_seconds" in wrong.run("doctor", code=1).stdout
+    out = wrong.run("doctor", code=1).stdout
+    assert "did you mean axme_lease_seconds" in out and "problems: 1," in out
 
 
 def test_servers_that_are_away_are_findings(desk, private_redis, tmp_path):
@@ -348,6 +376,17 @@ def test_pickle_in_a_real_configuration_is_found(desk):
     finding = doctor.content(facts.gather(unsafe.axme))
 
     assert finding.level is Level.PROBLEM and "accept_content takes pickle" in finding.found and "yaml" in finding.found
+
+
+def test_a_serializer_that_no_worker_accepts_is_found(desk):
+    """By whichever name it is accepted: its own, or its content type's."""
+    unread = facts.gather(desk.another(task_serializer="pickle", accept_content=["json"]).axme)
+    taken = {"accept_content": ["application/x-python-serialize"], "result_accept_content": ["json"]}
+    read = facts.gather(desk.another(task_serializer="pickle", **taken).axme)
+
+    assert unread.unaccepted == UNREAD and read.unaccepted == ()
+    finding = doctor.content(unread)
+    assert finding.level is Level.PROBLEM and "no worker takes" in finding.found
 
 
 def test_how_an_offset_is_measured():

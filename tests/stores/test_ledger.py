@@ -885,6 +885,22 @@ def test_running_tells_which_leases_are_still_of_the_running_run(ledger: SqlLedg
     assert ledger.running([], 10) == []
 
 
+def test_pages_are_told_which_intents_are_parked_and_which_legs_start_later(ledger: SqlLedger) -> None:
+    """Of many intents at once; a leg that a worker has, or that may start now, does not start later."""
+    on = ledgers.occasion(ledger)
+    parked, later, now = ledgers.running(ledger), new_intent(ledger), new_intent(ledger)
+    ledger.commit(lifecycle.park(parked.intent, parked.leg, code="drift", reason="it changed", on=on))
+    at = on.now + timedelta(hours=1)
+    ledger.commit(replace(later, outbox=(replace(later.outbox[0], next_at=at),)), now)
+    assert later.intent is not None and now.intent is not None
+
+    assert ledger.views.parked([parked.intent.id, later.intent.id]) == {parked.intent.id}
+    assert ledger.views.parked([]) == set()
+    assert ledger.views.starts(later.intent.id, on.now) == {later.legs[0][1].id: at}
+    assert ledger.views.starts(later.intent.id, at) == {}
+    assert ledger.views.starts(now.intent.id, ledger.now(fresh=True)) == {}
+
+
 def test_legs_nobody_started_are_found_when_their_message_has_left_the_outbox(
     clock: MovedClock, ledger_url: str
 ) -> None:

@@ -54,6 +54,16 @@ def test_the_list_of_intents_is_filtered_by_its_address(house, operator):
     assert "No intents here" in text_of(operator, "/intents?find=%25&status=WAITING")
 
 
+def test_the_page_of_an_intent_that_starts_later_says_when(stage, operator):
+    """And of one that may start at once nothing of the kind."""
+    later = stage.submit(stage.axme.app.tasks["doors.add"].s(1, 2).set(countdown=1200))
+
+    assert re.search(r"<dt>Starts</dt><dd>.*in (20m|19m)", text_of(operator, f"/intents/{later.id}"))
+
+    stage.pass_time("21m")
+    assert "Starts" not in text_of(operator, f"/intents/{later.id}")
+
+
 def test_every_number_leads_to_the_list_it_counts(house, operator):
     """And that list has as many lines."""
     for page in ("/intents", "/overview"):

@@ -39,6 +39,7 @@ def intents() -> Any:
         "_intents_live.html" if part_wanted() else "intents.html",
         tab="intents",
         lines=lines,
+        parked=ledger.views.parked([intent.id for intent in lines if not intent.status.is_final]),
         older=older,
         first=first,
         given=given,
@@ -57,6 +58,7 @@ def intent(intent_id: str) -> Any:
     steps, waits = ledger.checkpoints(found.id), ledger.waits(found.id)
     events = ledger.events(found.id, max(0, found.seq - MOST_EVENTS), MOST_EVENTS)
     now = ledger.now()
+    starts = ledger.views.starts(found.id, now)
     scale = "even" if request.args.get("scale") == "even" else "folded"
     return page(
         "_intent_live.html" if part_wanted() else "intent.html",
@@ -64,6 +66,8 @@ def intent(intent_id: str) -> Any:
         intent=found,
         legs=legs,
         leg_names=_names_of(legs),
+        starts=starts,
+        first_start=min(starts.values(), default=None) if found.status is Status.SUBMITTED else None,
         steps=[(step, values.rows(shown(step.value))) for step in steps[-MOST_STEPS:]],
         steps_count=len(steps),
         waits=sorted(waits, key=lambda wait: wait.status is not WaitStatus.OPEN),

@@ -2,16 +2,21 @@
 
 Work takes seconds and waiting takes days: drawn evenly, the work would be invisible. So long stretches are folded,
 which the axis says by the moments at its ticks, and the same is in a table below.
+
+It claims no more than the ledger has. That keeps when a leg was first taken by a worker and how each run ended, but
+not when a later run began, for to claim it writes no event; nor when a worker died. Of both, what a run left behind
+(steps, waits, its end) is the proof, and a stretch without proof is drawn as such.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import pairwise
 
-from ...model import Checkpoint, Event, Leg, Wait
+from ...model import Checkpoint, Event, Leg, LegStatus, Wait
 
 WIDTH = 1000.0
 LANE = 50.0
@@ -30,9 +35,9 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Bar:
-    """A stretch of time: a run or a wait."""
+    """A stretch of time: a run, a wait, or the time between."""
 
-    kind: str  # "run", "wait", "idle"
+    kind: str  # "run", "wait", "parked"; "idle": nobody's; "unsure": a queue or a run; "lost": a run, or nobody's
     words: str
     start: datetime
     end: datetime
@@ -109,30 +114,120 @@ def _lane(
     number: int, leg: Leg, steps: Sequence[Checkpoint], waits: Sequence[Wait], events: Sequence[Event], now: datetime
 ) -> Lane:
     lane = Lane(leg.task, TOP + LANE * number)
-    end = leg.ended_at or now
-    own = sorted((wait for wait in waits if wait.leg_id == leg.id and wait.run), key=lambda wait: wait.opened_at)
-    at = leg.created_at
-    for wait in own:
-        if wait.opened_at > at:
-            lane.bars.append(Bar("run", "running", at, wait.opened_at))
-        until = wait.closed_at or end
-        for_whom = ", ".join(wait.to) or wait.tool or wait.kind.lower()
-        lane.bars.append(
-            Bar("wait", f"waiting for {for_whom}: {wait.title}", wait.opened_at, until, goes_on=wait.closed_at is None)
-        )
-        at = max(at, until)
-    if end > at or not own:
-        lane.bars.append(Bar("run", "running", at, max(end, at), goes_on=leg.ended_at is None))
-    lane.marks += [
-        Mark("step", f"step {step.name}", step.at)
-        for step in steps
-        if step.leg_id == leg.id and step.at is not None and step.run
-    ]
+    steps = [step for step in steps if step.leg_id == leg.id and step.at is not None and step.run]
+    events = [event for event in events if event.leg_id == leg.id]
+    waits = [wait for wait in waits if wait.leg_id == leg.id and wait.run]
+    life = _Life(leg)
+    for _, turn in sorted(_turns(leg, steps, waits, events), key=lambda one: one[0]):
+        turn(life)
+    lane.bars = life.until(leg.ended_at or now)
+    lane.marks += [Mark("step", f"step {step.name}", step.at) for step in steps if step.at is not None]
     for event in events:
-        if event.leg_id == leg.id and event.type in _MARKS:
+        if event.type in _MARKS:
             words = event.type.removeprefix("intent.").replace("_", " ")
             lane.marks.append(Mark(_MARKS[event.type], words, event.at))
     return lane
+
+
+_Turn = tuple[tuple[datetime, int], Callable[["_Life"], None]]
+
+
+def _turns(leg: Leg, steps: Sequence[Checkpoint], waits: Sequence[Wait], events: Sequence[Event]) -> Iterator[_Turn]:
+    """The moments of a leg that say what it did, each with what that makes of its life."""
+    if leg.started_at is not None:
+        yield (leg.started_at, 0), partial(_Life.seen, at=leg.started_at)
+    for step in steps:
+        if step.at is not None:
+            yield (step.at, 1), partial(_Life.seen, at=step.at, run=step.run)
+    for wait in waits:
+        yield (wait.opened_at, 2), partial(_Life.waits, wait=wait)
+        if wait.closed_at is not None:
+            yield (wait.closed_at, 3), partial(_Life.woken, at=wait.closed_at)
+    for event in events:
+        match event.type:
+            case "intent.leg_lost":
+                yield (event.at, 2), partial(_Life.queued, at=event.at, after=event.details.get("run"), lost=True)
+            case "intent.leg_retried" | "intent.handed_back":
+                yield (event.at, 2), partial(_Life.queued, at=event.at, after=event.details.get("run"))
+            case "intent.parked":
+                yield (event.at, 2), partial(_Life.becomes, at=event.at, kind="parked", words="parked")
+            case "intent.unparked":
+                yield (event.at, 3), partial(_Life.queued, at=event.at)
+
+
+class _Life:
+    """A leg's bars, moment after moment."""
+
+    def __init__(self, leg: Leg) -> None:
+        self._leg = leg
+        self._bars: list[Bar] = []
+        self._at = leg.created_at
+        self._kind, self._words = "idle", "not started"
+        #: The last that is known of the run that goes on.
+        self._sign = leg.created_at
+        self.run = 1
+
+    def seen(self, at: datetime, run: int | None = None) -> None:
+        """A run was at work."""
+        before, self.run = self.run, max(self.run, run or 0)
+        if self._kind == "run":
+            if self.run > before:
+                self._words = f"runs {before} to {self.run}"
+        else:
+            self.becomes(at, "run", f"run {self.run}")
+        self._sign = at
+
+    def waits(self, wait: Wait) -> None:
+        """A run came to a wait; one that is answered already does not stop it."""
+        for_whom = ", ".join(wait.to) or wait.tool or wait.kind.lower()
+        words = f"waiting for {for_whom}: {wait.title}"
+        if wait.closed_at is not None and wait.closed_at <= wait.opened_at:
+            self.seen(wait.opened_at, wait.run)
+            self._bars.append(Bar("wait", words, wait.opened_at, wait.opened_at))
+        else:
+            self.becomes(wait.opened_at, "wait", words)
+            self.run = max(self.run, wait.run)
+
+    def woken(self, at: datetime) -> None:
+        """A wait closed. That of a parked leg moves nothing."""
+        if self._kind == "wait":
+            self.queued(at)
+
+    def queued(self, at: datetime, *, after: int | None = None, lost: bool = False) -> None:
+        """A run, or a rest ``after`` one, ended; the leg is queued as its next. ``lost``: nobody saw the run end."""
+        if lost:
+            self._lose(at)
+        self.becomes(at, "unsure", "")
+        self.run = (after or self.run) + 1
+        self._words = f"queued, or in run {self.run}"
+
+    def becomes(self, at: datetime, kind: str, words: str) -> None:
+        """What it was ends, and this begins."""
+        if at > self._at:
+            self._bars.append(Bar(self._kind, self._words, self._at, at))
+        self._at, self._kind, self._words = max(at, self._at), kind, words
+
+    def until(self, end: datetime) -> list[Bar]:
+        """All bars, the last of them until now or until the leg ended."""
+        leg = self._leg
+        if leg.error is not None and leg.error.get("code") == "worker_lost":
+            self._lose(end)
+        if self._kind == "unsure" and leg.status is LegStatus.QUEUED:
+            self._kind = "idle"
+        if self._kind == "idle" and leg.status is LegStatus.QUEUED:
+            self._words = "queued"
+        if self._kind == "run" and leg.run > self.run:
+            # Of a long history only the end is read.
+            self._words = f"runs {self.run} to {leg.run}"
+        if end > self._at or not self._bars:
+            goes_on = leg.ended_at is None
+            self._bars.append(Bar(self._kind, self._words, self._at, max(end, self._at), goes_on=goes_on))
+        return self._bars
+
+    def _lose(self, at: datetime) -> None:
+        """The run that went on was found lost: it lived until its last sign, and died some time after that."""
+        if self._kind == "run":
+            self.becomes(min(self._sign, at), "lost", f"{self._words}, found lost at the end of this")
 
 
 def _placed(bar: Bar, axis: _Axis) -> Bar:
