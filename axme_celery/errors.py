@@ -196,15 +196,21 @@ class LinkInvalid(AxmeError):
 class IntentEnded(AxmeError):
     """The intent is already in a final state, which never changes."""
 
-    def __init__(self, intent_id: str, status: str, ended_at: datetime | str | None) -> None:
-        super().__init__(intent_id, status, _iso(ended_at))
+    def __init__(
+        self,
+        intent_id: str,
+        status: str,
+        ended_at: datetime | str | None,
+        hint: str = "an ended intent never changes",
+    ) -> None:
+        super().__init__(intent_id, status, _iso(ended_at), hint)
         self.intent_id = intent_id
         self.status = status
         self.ended_at = _moment(ended_at)
 
     @staticmethod
-    def _words(intent_id: str, status: str, ended_at: str | None) -> str:
-        return f"intent {intent_id} ended {status}{_said('at', ended_at)}; an ended intent never changes"
+    def _words(intent_id: str, status: str, ended_at: str | None, hint: str) -> str:
+        return f"intent {intent_id} ended {status}{_said('at', ended_at)}; {hint}"
 
 
 class HandledByQueue(AxmeError):
