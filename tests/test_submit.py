@@ -749,6 +749,14 @@ def test_a_fork_at_one_of_many_steps_misspelt_is_told_the_nearest_and_how_many_t
     assert len(said) < 400
 
 
+def test_a_webhook_to_an_address_that_is_never_called_is_refused_at_once(stage, axme, add):
+    """Rather than after the intent has ended, as a dead letter."""
+    with pytest.raises(BadInput, match="not at a public address"):
+        axme.submit(add.s(1), notify="http://10.0.0.1/x")
+
+    assert ids(stage) == []
+
+
 def test_a_replay_of_what_completed_says_to_fork(stage, axme, add):
     """That it never changes is true, and no help: nobody asked to change it."""
     done = stage.submit(add.s(1))
