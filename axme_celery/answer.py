@@ -9,7 +9,7 @@ from typing import Any
 from . import lifecycle
 from .beats import announce, occasion
 from .desk import Link, LinkState
-from .errors import BadInput, LinkInvalid, NotFound, StaleChange, WaitClosed
+from .errors import BadInput, IntentEnded, LinkInvalid, NotFound, StaleChange, WaitClosed
 from .model import Change, EarlyAnswer, Intent, Status, Wait, WaitKind, WaitStatus
 from .nodes import Ending
 from .onward import carry_out, close_tool_wait, match_early
@@ -184,7 +184,8 @@ def poll_answered(rt: Runtime, wait_id: str, *, result: Any = None, error: Any =
 def human_wait(rt: Runtime, wait_or_intent: str) -> str:
     """The wait's id; for an intent's id, that of its one open human wait, or of the last one when none is open.
 
-    Raises NotFound, BadInput for an intent that waits for no person, or for several times one.
+    Raises NotFound, BadInput for an intent that waits for no person, or for several times one; IntentEnded for one
+    that asked none and has ended.
     """
     if rt.ledger.wait(wait_or_intent) is not None:
         return wait_or_intent
@@ -200,6 +201,8 @@ def human_wait(rt: Runtime, wait_or_intent: str) -> str:
         raise BadInput(f"intent {intent.id} waits for people {len(open_waits)} times over; name one: {listed}")
     if waits:
         return waits[-1].id
+    if intent.status.is_final:
+        raise IntentEnded(intent.id, intent.status.value, intent.ended_at, "it asked no person")
     raise BadInput(f"intent {intent.id} is {intent.status.value} and waits for no person")
 
 

@@ -151,7 +151,7 @@ def secret(facts: Facts) -> Finding | None:
         return Finding(
             Level.WARNING, "secret",
             "axme_secret_key is not set: whoever can write the database can rewrite the history unnoticed",
-            _NEW_SECRET,
+            f"before the first intent, {_NEW_SECRET}; histories that ended before it is set are not protected by it",
         )  # fmt: skip
     if facts.secret_characters < SECRET_CHARACTERS:
         return Finding(

@@ -466,7 +466,7 @@ class Axme(People):
         for tag in tags:
             line(tag, "a tag", longest=128)
         if notify is not None:
-            outbound.check_url(notify)
+            outbound.check_url(notify, self.settings.webhook_allow_cidrs)
         span = None
         if deadline is not None:
             span = seconds(deadline, "deadline")

@@ -225,9 +225,20 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()  # reads all certificates, which takes longer than many a call
 
 
-def check_url(url: str) -> None:
-    """Raises BadInput for what cannot be the URL of a call, wherever its host may be."""
-    _read(url)
+def check_url(url: str, allow_cidrs: Iterable[str] | None = None) -> None:
+    """Raises BadInput for what cannot be the URL of a call, wherever its host may be.
+
+    allow_cidrs: as for ``post``; an address that stands in the URL itself is then judged as well. Names are not looked
+    up: what they lead to may change until the call.
+    """
+    target = _read(url)
+    if allow_cidrs is None:
+        return
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(target.host).version == 6 else socket.AF_INET
+    except ValueError:
+        return
+    _judge(target, family, target.host, _networks(tuple(allow_cidrs)))
 
 
 def _exchange(target: _Target, sock: socket.socket, body: bytes, headers: Mapping[str, str], until: float) -> Reply:

@@ -38,9 +38,13 @@ class ScenarioFailed(AxmeError):
     """A step of a scenario failed, and no other step is there for that."""
 
     def __init__(self, step_id: str, code: str, message: str) -> None:
-        super().__init__(f"step {step_id!r}: {message}")
+        super().__init__(step_id, code, message)
         #: An intent that ends by this fails with this code.
         self.code = code
+
+    @staticmethod
+    def _words(step_id: str, code: str, message: str) -> str:
+        return f"step {step_id!r}: {message}"
 
 
 class _StepFailed(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -30,6 +31,8 @@ from .texts import line, text
 
 #: How often a submission in the caller's own transaction is decided anew.
 TRIES_WITHIN = 3
+#: Names of recorded steps that a refusal lists; of more, the nearest to what was asked for.
+MOST_NAMES = 20
 #: A caller that sends its message itself has this long to do so; then the outbox does.
 CALLER_SENDS = timedelta(seconds=10)
 #: Options of a signature that one life of an intent used up: how often it was retried, when its message was too old.
@@ -177,7 +180,8 @@ def replay(rt: Runtime, id: str, *, by: str | None, reason: str | None = None) -
     if letter is not None and called is not None and called.leg.called_by is not None:
         return _repeat_called(rt, intent, called.leg, letter, by=by, reason=reason)
     if intent.status is Status.COMPLETED:
-        raise IntentEnded(intent.id, intent.status.value, intent.ended_at)
+        hint = "only what did not complete is replayed; fork it to have its work, or a part of it, done anew"
+        raise IntentEnded(intent.id, intent.status.value, intent.ended_at, hint)
     if not intent.status.is_final:
         raise BadInput(f"intent {intent.id} is still {intent.status.value}; cancel it first, or unpark its leg")
     letters = [letter] if letter is not None else rt.ledger.dead_letters_of(intent.id)
@@ -331,7 +335,11 @@ def _position(old: Intent, before: str, checkpoints: Sequence[Checkpoint], waits
     for key in keys:
         if key in places:
             return places[key]
-    recorded = ", ".join(f"{n}#{k}" for n, k in sorted(places, key=places.__getitem__)) or "nothing"
+    names = [f"{n}#{k}" for n, k in sorted(places, key=places.__getitem__)]
+    if len(names) > MOST_NAMES:
+        nearest = difflib.get_close_matches(before, names, n=MOST_NAMES // 2, cutoff=0.4) or names[: MOST_NAMES // 2]
+        names = [*nearest, f"... ({len(names)} in all)"]
+    recorded = ", ".join(names) or "nothing"
     raise NotFound("step or wait", f"{before!r} of intent {old.id}", hint=f"recorded there: {recorded}")
 
 

@@ -197,8 +197,11 @@ def test_what_nobody_waits_for_cannot_be_answered(stage, axme, run_job):
         stage.answer(stage.waits(sleeper)[0], "woke", by="ana")
     with pytest.raises(BadInput, match="waits for no person"):
         stage.answer(sleeper, "approved", by="ana")
+    sleeper.cancel("enough")
+    with pytest.raises(IntentEnded, match="asked no person"):
+        stage.answer(sleeper, "approved", by="ana")
 
-    assert {stage.intent(i.id).status for i in (job, sleeper)} == {Status.WAITING}
+    assert [stage.intent(i.id).status for i in (job, sleeper)] == [Status.WAITING, Status.CANCELED]
 
 
 # -- tools -------------------------------------------------------------------------------

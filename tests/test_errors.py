@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import json
+import pickle
 from datetime import UTC, datetime
 
 import pytest
+from celery import Celery
+from celery.backends.base import Backend
 
 import axme_celery
 from axme_celery import AxmeError, BadInput, LegInterrupt, errors
+from axme_celery.failure import describe, revive
+from axme_celery.scenarios import ScenarioFailed
 
 NOON = datetime(2026, 10, 5, 12, 0, 7, tzinfo=UTC)
 ALL = {name: each for name, each in vars(errors).items() if inspect.isclass(each) and issubclass(each, BaseException)}
@@ -69,6 +75,7 @@ ERRORS = [
     ),
     (
         errors.WaitClosed("w-1", "EXPIRED", None, None),
+        errors.WaitClosed("w-1", "CANCELED", NOON, "ana", kept=True),
         "wait w-1 was already expired; nothing was changed",
         {"status": "EXPIRED", "closed_at": None, "closed_by": None},
     ),
@@ -76,6 +83,31 @@ ERRORS = [
         errors.IntentEnded("i-1", "COMPLETED", NOON),
         "intent i-1 ended COMPLETED at 2026-10-05 12:00:07Z; an ended intent never changes",
         {"intent_id": "i-1", "status": "COMPLETED", "ended_at": NOON},
+    ),
+    (
+        errors.ShownChanged("w-1", None, "a" * 64),
+        "what wait w-1 shows has changed since it was opened: it is aaaaaaaaaaaa... now",
+        {"wait_id": "w-1", "expected": None, "current": "a" * 64},
+    ),
+    (
+        errors.NotAllowed("ana has voted", "voted"),
+        "ana has voted",
+        {"why": "voted"},
+    ),
+    (
+        errors.LinkInvalid("closed"),
+        "what this link leads to is closed",
+        {"why": "closed"},
+    ),
+    (
+        errors.HandledByQueue("i-1"),
+        "intent i-1 is run by Celery tasks, which complete it; cancel it or fail it",
+        {"intent_id": "i-1"},
+    ),
+    (
+        errors.StaleGeneration("i-1", 3, 4),
+        "intent i-1 has policy generation 4, not 3; read it again",
+        {"generation": 4},
     ),
     (
         errors.OutsideIntent("wait_for_time()"),
@@ -112,7 +144,18 @@ ERRORS = [
         "step 'pay': too large",
         {"name": "pay", "code": "step_failed"},
     ),
+    (
+        ScenarioFailed("check", "rejected", "ana answered 'rejected'"),
+        "step 'check': ana answered 'rejected'",
+        {"code": "rejected"},
+    ),
 ]
+#: Those that say only what they are given.
+PLAIN = [each("words") for each in ALL.values() if issubclass(each, AxmeError) and each._words is None]
+#: One of each at least.
+EXAMPLES = [*(error for error, _, _ in ERRORS), *PLAIN, *(
+    each("i-1", "code", "words") for each in (errors.IntentNotCompleted, errors.IntentCanceled, errors.IntentTimedOut)
+)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("error", "says", "carries"), ERRORS, ids=[says for _, says, _ in ERRORS])
@@ -122,3 +165,63 @@ def test_an_error_says_what_happened_to_what_and_what_to_do(error, says, carries
 
     assert said.startswith(says)
     assert {name: getattr(error, name) for name in carries} == carries
+
+
+BACKEND = Backend(Celery(set_as_current=False), serializer="json")
+
+
+def pickled(error):
+    """As a pool's child hands it to its parent, and a result backend with pickle keeps it."""
+    return pickle.loads(pickle.dumps(error))
+
+
+def as_json(error):
+    """As Celery's result backend keeps it: by the arguments of its class."""
+    return BACKEND.exception_to_python(BACKEND.decode(BACKEND.encode(BACKEND.prepare_exception(error))))
+
+
+def as_plain_json(error):
+    """As a result backend whose serializer knows no moments keeps it."""
+    return BACKEND.exception_to_python(json.loads(json.dumps(BACKEND.prepare_exception(error))))
+
+
+def test_there_is_an_example_of_every_error():
+    """So that the tests below hold all of them."""
+    assert {type(error) for error in EXAMPLES} >= {each for each in ALL.values() if issubclass(each, AxmeError)}
+
+
+@pytest.mark.parametrize("way", [pickled, as_json, as_plain_json])
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_an_error_that_leaves_a_task_comes_back_as_itself(error, way):
+    """``AsyncResult.get()`` raises the class its handler names, saying the same and with the same attributes."""
+    again = way(error)
+
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+
+
+@pytest.mark.parametrize("error", [e for e in EXAMPLES if not hasattr(e, "error")], ids=repr)
+def test_an_error_that_leaves_the_ledger_for_celery_comes_back_as_itself(error):
+    """Of a leg that Celery's own result was not stored for, from the arguments the ledger has kept."""
+    again = as_json(revive(json.loads(json.dumps(describe(error)))))
+
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_an_error_recorded_with_its_words_alone_still_says_them():
+    """Steps that were recorded so by an earlier version are raised again as they were."""
+    recorded = {"exception": "axme_celery.errors:StepFailed", "args": ["step 'pay': no"], "message": "step 'pay': no"}
+
+    again = revive({**recorded, "attributes": {"name": "pay"}})
+
+    assert (type(again), str(again), again.name) == (errors.StepFailed, "step 'pay': no", "pay")
+
+
+def test_an_error_of_many_words_comes_back_from_the_ledger_too():
+    """What fails quotes whole statements and pages; as much of it as is kept names the same class."""
+    error = errors.IntentFailed("i-1", "ProgrammingError", "no such table " * 500)
+
+    again = revive(json.loads(json.dumps(describe(error, attributes=True))))
+
+    assert (type(again), str(again), again.code) == (errors.IntentFailed, str(error), "ProgrammingError")

@@ -405,3 +405,16 @@ def test_every_connection_is_closed_after_the_call(names, trusted):
             names["sink.example"] = [("127.0.0.1", sink.port)]
             assert send(f"{scheme}://sink.example/") == 200
             assert ends.get(timeout=10) == b""
+
+
+@pytest.mark.parametrize(
+    "url", ["https://10.0.0.1/x", "http://93.184.216.34/x", "https://[::1]/x", "https://169.254.169.254/"]
+)
+def test_an_address_that_will_never_be_called_is_refused_before_there_is_a_call(url, names):
+    """Where it stands in the URL there is nothing to look up; a name may lead elsewhere by then."""
+    outbound.check_url(url)
+    outbound.check_url("https://sink.example/x", ())
+    outbound.check_url("https://10.0.0.1/x", ("10.0.0.0/8",))
+
+    with pytest.raises(BadInput, match="axme_webhook_allow_cidrs"):
+        outbound.check_url(url, ())

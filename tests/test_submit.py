@@ -892,6 +892,40 @@ def test_a_step_may_have_any_name_when_it_is_forked_at(stage, axme):
     assert done == ["first", "issue #7", "failed", "failed", "issue #7", "failed"]
 
 
+def test_a_fork_at_one_of_many_steps_misspelt_is_told_the_nearest_and_how_many_there_are(stage, axme):
+    """A leg of thousands of steps has no list that anybody would read."""
+
+    @axme.task(name="submit.pages")
+    def work():
+        for number in range(60):
+            step(name=f"publish_{number}")(lambda: None)()
+
+    original = stage.submit(work.s())
+
+    with pytest.raises(NotFound) as refused:
+        axme.fork(original.id, before="publsh_17", by="ana")
+
+    said = str(refused.value)
+    assert "recorded there: publish_17#1, " in said and said.endswith(", ... (60 in all)")
+    assert len(said) < 400
+
+
+def test_a_webhook_to_an_address_that_is_never_called_is_refused_at_once(stage, axme, add):
+    """Rather than after the intent has ended, as a dead letter."""
+    with pytest.raises(BadInput, match="not at a public address"):
+        axme.submit(add.s(1), notify="http://10.0.0.1/x")
+
+    assert ids(stage) == []
+
+
+def test_a_replay_of_what_completed_says_to_fork(stage, axme, add):
+    """That it never changes is true, and no help: nobody asked to change it."""
+    done = stage.submit(add.s(1))
+
+    with pytest.raises(IntentEnded, match="only what did not complete is replayed; fork it"):
+        axme.replay(done.id, by="ana")
+
+
 def test_a_fork_at_what_was_never_recorded_is_refused_and_lists_what_was(stage, axme, add):
     """A typing error starts nothing."""
     original = stage.submit(add.s(1))

@@ -137,4 +137,6 @@ def _answer(
         votes = sum(1 for vote in now.votes if vote["outcome"] == outcome)
         click.echo(f"{outcome} by {by}: {votes} of {now.request.get('quorum', 1)}; intent {intent.id} still waits")
     else:
-        click.echo(f"{outcome} by {by}; intent {intent.id} goes on")
+        # The same answer given again may find that all of it is done.
+        now_is = f"is {intent.status.value}" if intent.status.is_final else "goes on"
+        click.echo(f"{outcome} by {by}; intent {intent.id} {now_is}")

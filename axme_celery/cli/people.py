@@ -107,11 +107,19 @@ def bulk(
 ) -> None:
     """Answer each WAIT with OUTCOME. They must be of one kind, and opened with bulk=True.
 
-    Prints what became of each. Ends with 1 when one or more were refused.
+    WAIT is the id of a wait, or of an intent with exactly one that is open. Prints what became of each. Ends with 1 when
+    one or more were refused.
     """
-    from ..errors import AxmeError
+    from ..answer import human_wait
+    from ..errors import AxmeError, IntentEnded, NotFound
 
-    rows = axme.answer_many(waits, outcome, by=by, comment=comment, groups=groups or None)
+    def wait_of(wait_or_intent: str) -> str:
+        try:
+            return human_wait(axme.runtime, wait_or_intent)
+        except (NotFound, IntentEnded):
+            return wait_or_intent  # Refused on its own line, so that the others are answered.
+
+    rows = axme.answer_many([wait_of(wait) for wait in waits], outcome, by=by, comment=comment, groups=groups or None)
     refused = sum(row.error is not None for row in rows)
     if as_json:
         print_json(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import getpass
+import importlib
 import os
+import sys
 import traceback
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -37,20 +40,71 @@ class Project:
         """The Celery app. Raises UsageError when there is none of that name."""
         if self._name is None:
             raise click.UsageError("which project? Say it with -A proj (as for the celery command), or in AXME_APP")
-        from celery.app.utils import find_app
-
         try:
-            found: Celery = find_app(self._name)
+            return _found(self._name)
         except AxmeError:
             raise
         except Exception as error:
             module = self._name.partition(":")[0]
             missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
-            if not missing:
+            if not missing and not isinstance(error, _NoApp):
                 # It is the project's own code that failed: its author needs to see where.
                 traceback.print_exc()
             raise click.UsageError(f"cannot load the app {self._name!r}: {error or type(error).__name__}") from None
+
+
+class _NoApp(Exception):
+    """The project's code is sound, and has no app of that name."""
+
+
+def _found(name: str) -> Celery:
+    """The app of this name. Raises _NoApp, or what the project's own code raises."""
+    from celery import Celery
+    from celery.app.utils import find_app
+
+    module, _, attribute = name.partition(":")
+    try:
+        found = find_app(name)
+    except (AttributeError, ModuleNotFoundError) as error:
+        holder = sys.modules.get(module)
+        if holder is None or not _is_celerys_own(error, name):
+            raise
+        if not attribute and hasattr(holder, "__path__"):
+            # Celery looked there as well, and says nothing of an import that failed in it.
+            _import_if_there(f"{module}.celery")
+        said = (
+            f"the module {module!r} has no {attribute!r}" if attribute else f"the module {module!r} has no Celery app"
+        )
+        raise _NoApp(said + _apps_of(holder)) from None
+    if isinstance(found, Celery):
         return found
+    holder = sys.modules.get(module)
+    raise _NoApp(f"{attribute or 'app'!r} of the module {module!r} is no Celery app{_apps_of(holder)}")
+
+
+def _is_celerys_own(error: AttributeError | ModuleNotFoundError, name: str) -> bool:
+    """Whether Celery looked for this name in vain, rather than code that it imported for something else."""
+    if isinstance(error, ModuleNotFoundError):
+        # Its last try, of "module:attribute" as a whole, is what it says was not found.
+        return ":" in name and error.name == name
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__") in ("celery.app.utils", "kombu.utils.imports")
+
+
+def _import_if_there(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+
+
+def _apps_of(holder: ModuleType | None) -> str:
+    """What may have been meant."""
+    from celery import Celery
+
+    names = [name for name, value in vars(holder).items() if isinstance(value, Celery)] if holder else []
+    return f"; of Celery apps it has: {', '.join(names)}" if names else ""
 
 
 def axme_of(ctx: click.Context) -> Axme:

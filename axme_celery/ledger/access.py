@@ -114,7 +114,9 @@ class Access:
                 if was_lost and proof is not None and self._is_proved(proof):
                     return
                 if is_last:
-                    raise trouble.told(error, unknown=was_lost and trouble.is_transient(error)) from error
+                    raise trouble.told(
+                        error, at=self.engines.named, unknown=was_lost and trouble.is_transient(error)
+                    ) from error
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -160,7 +162,7 @@ class Access:
                 raise BadInput(f"no ledger keeps text with half a character (a lone surrogate): {error}") from error
             except self._errors as error:
                 if attempt == TRIES - 1 or not trouble.is_transient(error):
-                    raise trouble.told(error) from error
+                    raise trouble.told(error, at=self.engines.named) from error
                 time.sleep(trouble.pause_seconds(attempt))
         raise AssertionError("unreachable")
 

@@ -72,6 +72,8 @@ class Engines:
         self.is_memory = self.is_sqlite and (
             not self.url.database or ":memory:" in self.url.database or self.url.query.get("mode") == "memory"
         )
+        #: The URL as people are told it: without its password, and without options, which may hold one too.
+        self.named = self.url.set(query={}).render_as_string()
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._commits_alone: bool | None = None

@@ -73,9 +73,7 @@ def _connected(engines: Engines) -> Iterator[Connection]:
         with engines.connect() as connection, connection.begin():
             yield connection
     except SQLAlchemyError as error:
-        raise LedgerUnavailable(
-            f"the ledger at {engines.url.render_as_string()} was not migrated, and is as it was: {error}"
-        ) from error
+        raise LedgerUnavailable(f"the ledger at {engines.named} was not migrated, and is as it was: {error}") from error
     finally:
         engines.dispose()
 

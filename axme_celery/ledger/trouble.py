@@ -14,6 +14,11 @@ _TRY_AGAIN = {"40001", "40P01", "55P03"}
 _GOING_AWAY = {"57P01", "57P02", "57P03", "08000", "08001", "08003", "08004", "08006", "53300", "25P03"}
 #: A value that no column takes: too long, or with a character the database does not keep.
 _UNFIT = {"22001", "22021", "22P05", "54000"}
+#: What SQLite says of a place where it can make no file, and of a file that is none of its own.
+_CANNOT_OPEN = ("SQLITE_CANTOPEN", "SQLITE_NOTADB")
+#: What PostgreSQL says, in English, to whom it lets in nowhere; psycopg hands its SQLSTATE on only once it is connected.
+#: In another language the caller is told to try again, and of the setting all the same.
+_NOT_LET_IN = ("does not exist", "authentication failed", "no pg_hba.conf entry")
 _UNIQUE = {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
 
 
@@ -56,8 +61,12 @@ def is_taken(error: BaseException) -> bool:
     return getattr(original, "sqlite_errorname", None) in _UNIQUE
 
 
-def told(error: BaseException, *, unknown: bool = False) -> AxmeError:
-    """The error the caller is told. ``unknown``: the reply to a commit was lost, and what became of it is not known."""
+def told(error: BaseException, *, at: str = "", unknown: bool = False) -> AxmeError:
+    """The error the caller is told.
+
+    at:      which database, as people are told it.
+    unknown: the reply to a commit was lost, and what became of it is not known.
+    """
     original = _original(error)
     words = (str(original).strip() or type(original).__name__).splitlines()[0]
     state = getattr(original, "sqlstate", None)
@@ -70,12 +79,26 @@ def told(error: BaseException, *, unknown: bool = False) -> AxmeError:
             f"the ledger's database was lost at the commit: {words}; it is whole or not there at all: "
             f"look for it before you try again"
         )
-    return LedgerUnavailable(f"the ledger's database did not take this: {words}; nothing half-done, try again")
+    which = f"{at} (axme_ledger_url)" if at else "(axme_ledger_url)"
+    if _is_not_there(original, words):
+        return LedgerUnavailable(
+            f"the ledger's database {which} cannot be opened: {words}; nothing was done: correct the setting, "
+            f"or create what it names"
+        )
+    return LedgerUnavailable(f"the ledger's database {which} did not take this: {words}; nothing half-done, try again")
 
 
 def pause_seconds(attempt: int) -> float:
     """How long to wait before the next try: doubling from 50 ms, with jitter."""
     return random.uniform(0.2, 1.0) * 0.05 * 2.0**attempt
+
+
+def _is_not_there(original: BaseException, words: str) -> bool:
+    """Whether there is no such database for us: trying again finds none either."""
+    if str(getattr(original, "sqlite_errorname", None)).startswith(_CANNOT_OPEN):
+        return True
+    is_psycopg = type(original).__module__.split(".")[0] == "psycopg"
+    return is_psycopg and getattr(original, "sqlstate", None) is None and any(part in words for part in _NOT_LET_IN)
 
 
 def _original(error: BaseException) -> BaseException:

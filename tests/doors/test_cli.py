@@ -156,6 +156,47 @@ def test_a_project_that_is_not_there_is_named():
     assert said.returncode == 2 and "'no.such.project'" in said.stderr and "Traceback" not in said.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("reports:nothere", "the module 'reports' has no 'nothere'; of Celery apps it has: celery_app"),
+        ("reports:axme", "'axme' of the module 'reports' is no Celery app; of Celery apps it has: celery_app"),
+        ("json", "the module 'json' has no Celery app"),
+        ("json:dumps", "'dumps' of the module 'json' is no Celery app"),
+        ("flasky", "'app' of the module 'flasky' is no Celery app"),
+    ],
+)
+def test_a_name_that_is_no_app_of_the_project_is_told_from_code_that_fails(tmp_path, name, said):
+    """A typo behind the colon is the caller's to mend, on their command line: it is one line, without a traceback."""
+    (tmp_path / "reports.py").write_text(
+        "from celery import Celery\nfrom axme_celery import Axme\ncelery_app = Celery('reports')\naxme = Axme(celery_app)\n"
+    )
+    (tmp_path / "flasky.py").write_text("import flask\napp = flask.Flask('flasky')\n")
+
+    refused = call(*SCRIPT, "-A", name, "list", folder=tmp_path)
+
+    assert refused.returncode == 2
+    assert f"cannot load the app '{name}': {said}" in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [("import no_such_library", "No module named 'no_such_library'"), ("import json\njson.nothere", "'nothere'")],
+    ids=["import", "attribute"],
+)
+@pytest.mark.parametrize("name", ["broken", "broken:app", "broken.celery", "broken.celery:app"])
+def test_a_package_whose_celery_module_fails_shows_where(tmp_path, name, code, shown):
+    """That it holds no app would be a false cause: it does not come to that."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "__init__.py").write_text("from .celery import app\n" if name == "broken:app" else "")
+    (tmp_path / "broken" / "celery.py").write_text(code + "\n")
+
+    said = call(*SCRIPT, "-A", name, "list", folder=tmp_path)
+
+    assert said.returncode == 2
+    assert "celery.py" in said.stderr and shown in said.stderr
+
+
 def test_a_project_that_fails_to_load_shows_where(tmp_path):
     """The traceback is the project's own author's to see."""
     (tmp_path / "broken.py").write_text("def f():\n    return {}['missing key']\n\nf()\n")

@@ -72,6 +72,10 @@ def test_an_answer_closes_the_wait_and_the_intent_goes_on(served, tmp_path):
     assert out == f"approved by ana; intent {intent.id} goes on\n"
     result = served.reach(intent, "COMPLETED").result
     assert result == {"outcome": "approved", "by": "ana", "comment": "fine", "data": {"rows": 7}}
+    again = served.run(
+        "approve", intent.id, "--by", "ana", "--comment", "fine", "--data", f"@{tmp_path}/form.json"
+    ).stdout
+    assert again == f"approved by ana; intent {intent.id} is COMPLETED\n", "it does not go on any more"
 
 
 def test_a_second_answer_is_told_who_was_first(served):
@@ -164,6 +168,8 @@ def test_a_wait_for_no_person_has_nothing_to_approve(served):
 
     assert "waits for no person" in served.run("approve", intent.id, code=1).stderr
     assert "for a tool" in served.run("approve", intent.waits()[0].id, code=1).stderr
+    intent.cancel("enough")
+    assert "asked no person" in served.run("approve", intent.id, code=5).stderr
 
 
 # -- complete-tool --

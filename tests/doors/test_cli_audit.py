@@ -85,13 +85,61 @@ def test_a_history_sealed_with_a_key_needs_the_key(desk):
     assert "event 1" in other.run("audit", "verify", code=1).stdout
 
 
-def test_histories_without_the_key_are_counted_when_there_is_one(desk):
-    """They may be from before it was set, or written anew by somebody who does not know it: a person must judge."""
-    desk.submit("doors.add", 1, 2).cancel("no")
-
+def test_histories_from_before_the_key_are_told_from_altered_ones_and_are_not_vouched_for(desk, histories):
+    """They may as well have been written anew by somebody who does not know it: a person must judge, so it ends with 1."""
+    victim, *_ = histories
+    alter(desk, "UPDATE axme_events SET actor = 'eve' WHERE intent_id = :id AND seq = 2", id=victim.id)
     keyed = desk.another(axme_secret_key="k" * 32)
+    keyed.axme.submit(keyed.app.signature("doors.add", args=(1, 2))).cancel("no")
 
-    assert "1 are not all sealed with axme_secret_key" in keyed.run("audit", "verify", code=1).stderr
+    result = keyed.run("audit", "verify", code=1)
+
+    assert result.stdout.splitlines()[-1] == "4 intents checked, 1 bad, 2 without the key"
+    assert [line for line in result.stdout.splitlines() if "altered" in line and victim.id in line]
+    assert "the history of 1 of 4 intents is not what was written" in result.stderr
+    said = json.loads(keyed.run("audit", "verify", "--json", code=1).stdout)
+    assert (list(said["bad"]), said["not_keyed"]) == ([victim.id], 2)
+
+
+def test_histories_from_before_the_moment_that_the_key_was_set_are_counted_and_accepted(desk, histories):
+    """Whoever set it says when; the figures go on saying what the key does not protect."""
+    keyed = desk.another(axme_secret_key="k" * 32)
+    set_at = desk.axme.runtime.ledger.now(fresh=True).isoformat()
+    keyed.axme.submit(keyed.app.signature("doors.add", args=(1, 2))).cancel("no")
+
+    for verb in ("verify", "export"):
+        refused = keyed.run("audit", verb, code=1).stderr
+        assert "nothing vouches for 3 of 4 histories" in refused and "--unkeyed-before" in refused
+    accepted = keyed.run("audit", "verify", "--unkeyed-before", set_at)
+
+    assert accepted.stdout == "4 intents checked, 0 bad, 3 without the key\n"
+    assert "does not protect" in accepted.stderr
+    assert keyed.run("audit", "export", "--unkeyed-before", set_at).exit_code == 0
+
+
+def test_a_keyed_history_cannot_be_passed_off_as_one_from_before_the_key(desk):
+    """Written anew without it after the moment that it was set, it is bad: so is one of which a part was."""
+    set_at = desk.axme.runtime.ledger.now(fresh=True).isoformat()
+    desk.submit("doors.add", 1, 2).cancel("no")  # As whoever lacks the key would write it.
+    keyed = desk.another(axme_secret_key="k" * 32)
+    half = keyed.axme.submit(keyed.app.signature("doors.add", args=(1, 2)))
+    assert keyed.axme.drain()
+    desk.axme.cancel(half.id, "no")
+
+    for options in ([], ["--unkeyed-before", "2100-01-01T00:00:00Z"], ["--unkeyed-before", set_at]):
+        result = keyed.run("audit", "verify", *options, code=1)
+        assert f"of intent {half.id} was sealed without the key" in result.stdout
+    assert result.stdout.splitlines()[-1] == "2 intents checked, 2 bad"
+    assert "was written without axme_secret_key after it was set" in result.stdout
+
+
+def test_what_went_on_after_the_key_was_set_is_vouched_for(desk):
+    """Each link covers all before it."""
+    intent = desk.submit("doors.add", 1, 2)
+    keyed = desk.another(axme_secret_key="k" * 32)
+    keyed.axme.cancel(intent.id, "no")
+
+    assert keyed.run("audit", "verify").stdout == "1 intents checked, 0 bad\n"
 
 
 def test_export_is_every_event_in_order(desk, histories):

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from axme_celery.errors import LedgerUnavailable, StaleChange
 from axme_celery.ledger import SqlLedger, access, engine, migrate, outbox
@@ -31,6 +31,31 @@ def private_ledger(private_postgres: PrivatePostgres) -> Iterator[SqlLedger]:
     ledger = SqlLedger(url)
     yield ledger
     ledger.close()
+
+
+# -- not there ---------------------------------------------------------------------
+
+
+def test_a_database_that_does_not_exist_is_named_with_its_setting_and_without_its_password(postgres_url: str) -> None:
+    """A typo in its name is not mended by trying again, and a password is in no log."""
+    wrong = make_url(postgres_url).set(database="no_such", password="hush", query={"options": "-csearch_path=hush"})
+    ledger = SqlLedger(wrong.render_as_string(hide_password=False))
+
+    with pytest.raises(LedgerUnavailable) as refused:
+        ledger.intent("i-1")
+
+    said = str(refused.value)
+    assert ":***@" in said and "/no_such (axme_ledger_url) cannot be opened" in said
+    assert "hush" not in said
+    assert "correct the setting, or create" in said and "try again" not in said
+
+
+def test_a_server_that_is_away_is_named_with_the_setting_and_may_come_back() -> None:
+    """Trying again is right; and so is a look at what was named."""
+    ledger = SqlLedger("postgresql://axme:hush@127.0.0.1:1/reports")
+
+    with pytest.raises(LedgerUnavailable, match=r"axme:\*\*\*@127.0.0.1:1/reports \(axme_ledger_url\).* try again"):
+        ledger.intent("i-1")
 
 
 # -- down and up -------------------------------------------------------------------

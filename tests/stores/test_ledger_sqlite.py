@@ -202,6 +202,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@pytest.mark.parametrize("is_there", [False, True], ids=["no folder", "another file"])
+def test_a_place_that_holds_no_ledger_is_named_with_its_setting(tmp_path: Path, is_there: bool) -> None:
+    """A typo in the path is not mended by trying again."""
+    path = tmp_path / "reports" / "ledger.db"
+    if is_there:
+        path.parent.mkdir()
+        path.write_bytes(b"a spreadsheet" * 500)
+    ledger = SqlLedger(f"sqlite:///{path}")
+
+    with pytest.raises(LedgerUnavailable) as refused:
+        ledger.intent("i-1")
+
+    assert f"sqlite:///{path} (axme_ledger_url) cannot be opened" in str(refused.value)
+    assert "correct the setting, or create" in str(refused.value) and "try again" not in str(refused.value)
+
+
 def test_a_full_disk_is_a_clear_error_and_does_no_harm(small_disk: Path) -> None:
     """Nothing half-written, everything accepted is there, reading goes on; and so does all when there is room again."""
     filler, path = small_disk / "filler", small_disk / "ledger.db"
@@ -211,7 +227,7 @@ def test_a_full_disk_is_a_clear_error_and_does_no_harm(small_disk: Path) -> None
     accepted, refused = fill(ledger)
 
     assert "full" in str(refused)
-    assert "nothing half-done" in str(refused)
+    assert f"sqlite:///{path} (axme_ledger_url)" in str(refused) and "nothing half-done" in str(refused)
     with pytest.raises(LedgerUnavailable):
         while True:
             submitted(ledger)

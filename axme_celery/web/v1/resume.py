@@ -195,8 +195,6 @@ def _the_wait(intent: Intent) -> Wait:
     try:
         wait_id = answer.human_wait(house().rt, intent.id)
     except BadInput as none:
-        if intent.status.is_final:
-            raise IntentEnded(intent.id, intent.status.value, intent.ended_at) from None
         raise Problem(409, "not_waiting_for_human", str(none)) from None
     record = house().rt.ledger.wait(wait_id)
     assert record is not None
