@@ -75,9 +75,13 @@ ERRORS = [
     ),
     (
         errors.WaitClosed("w-1", "EXPIRED", None, None),
-        errors.WaitClosed("w-1", "CANCELED", NOON, "ana", kept=True),
         "wait w-1 was already expired; nothing was changed",
         {"status": "EXPIRED", "closed_at": None, "closed_by": None},
+    ),
+    (
+        errors.WaitClosed("w-1", "CANCELED", NOON, "ana", kept=True),
+        "wait w-1 was already canceled by ana at 2026-10-05 12:00:07Z; the report is kept for a wait that opens later",
+        {"status": "CANCELED", "kept": True},
     ),
     (
         errors.IntentEnded("i-1", "COMPLETED", NOON),
