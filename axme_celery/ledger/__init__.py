@@ -172,7 +172,8 @@ class SqlLedger(KeyShelf, PlanShelf):
                 found = self.checkpoint(recorded.leg_id, recorded.name, recorded.nth)
                 if found is not None and found.run == recorded.run and found.value == recorded.value:
                     return found
-            raise trouble.told(error, unknown=committing and trouble.is_transient(error)) from error
+            unknown = committing and trouble.is_transient(error)
+            raise trouble.told(error, at=self.engines.named, unknown=unknown) from error
 
     def outbox_due(self, until: datetime, limit: int, hold_seconds: float) -> list[Delivery]:
         """Deliveries due by then, now hidden from other relays for ``hold_seconds``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 from sqlalchemy import update
 
@@ -43,6 +44,18 @@ def test_a_history_that_was_altered_says_so_in_its_name(stage, sign_in):
 
     assert sheet.headers["Axme-Audit"] == "altered"
     assert f"history-{intent.id}-ALTERED.csv" in sheet.headers["Content-Disposition"]
+
+
+def test_a_history_from_before_there_was_a_key_is_not_called_altered(stage, sign_in, monkeypatch):
+    """It holds, but nothing vouches for it: that is told apart, and told."""
+    intent = stage.submit(stage.axme.app.tasks["doors.ask"].s({"to": "ana"}))
+    assert not any(event.hash.startswith("h:") for event in intent.events())
+    monkeypatch.setattr(stage.axme, "_settings", replace(stage.axme.settings, secret_key="k" * 32))
+
+    sheet = sign_in("ops", role="operator").get(f"/intents/{intent.id}/history.csv", headers=PAGE)
+
+    assert sheet.headers["Axme-Audit"] == "unkeyed"
+    assert f"history-{intent.id}-UNKEYED.csv" in sheet.headers["Content-Disposition"]
 
 
 def test_nobody_else_takes_it_and_no_other_form_is_given(stage, sign_in):
