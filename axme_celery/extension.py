@@ -414,6 +414,7 @@ class Axme(People):
             read_called=self.read_called,
             open_node=self._open_node,
             sleep=time.sleep,
+            before_waiting=lambda intent_id, seq: None,
             keep_chords=Chords(self.app).keep,
             worker_name=lambda: f"{socket.gethostname()}:{os.getpid()}",
         )

@@ -123,6 +123,8 @@ class IntentHandle:
             left = LOOK_SECONDS if until is None else min(LOOK_SECONDS, until - time.monotonic())
             if left <= 0:
                 raise TimeoutError(f"intent {self.id} is still {self.status.value} after {timeout:g} seconds")
+            if until is None:
+                self._rt.before_waiting(self.id, self.seq)
             self.listen(left)
         return self._outcome()
 
@@ -143,6 +145,7 @@ class IntentHandle:
                 since = event.seq
             if final and since >= self.seq:
                 return
+            self._rt.before_waiting(self.id, self.seq)
             self.listen(LOOK_SECONDS)
 
     def legs(self) -> list[Leg]:

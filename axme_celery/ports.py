@@ -353,6 +353,9 @@ class Runtime:
     open_node: Callable[[Intent, Leg, Any, Occasion], tuple[Wait, Sequence[Change]]]
     #: Sleep, for retries inside a step.
     sleep: Callable[[float], None]
+    #: (intent id, seq) -> nothing: somebody waits, without an end, for an intent to move on from there. Raises TimeoutError
+    #: where nothing will: on a stage, whose clock stands still.
+    before_waiting: Callable[[str, int], None]
     #: Keep Celery's own chords from being forgotten while they wait for these legs; how many chords. Raises nothing.
     keep_chords: Callable[[Sequence[Leg]], int]
     #: Kept in a leg's ``worker``: "host:pid".

@@ -93,6 +93,7 @@ class Stage:
         self._relay = _Relay(self)
         self._worker = InProcess(axme, lambda: self._now)
         self._undo = ExitStack()
+        self._thread = threading.get_ident()
 
     def __enter__(self) -> Stage:
         assert self._ledger.id and self._index.id, "which makes their tables"
@@ -100,10 +101,12 @@ class Stage:
         runtime = self.axme.assemble(
             self._settings,
             cast(Ledger, MortalLedger(self._ledger, self._fate)),
-            cast(Tracker, _Tracker(self, tracker, self._fate)),
+            cast(Tracker, MortalTracker(tracker, self._fate)),
             self._relay,
         )
-        self._undo.enter_context(self.axme.lent(replace(runtime, sleep=self._sleep)))
+        self._undo.enter_context(
+            self.axme.lent(replace(runtime, sleep=self._sleep, before_waiting=self._before_waiting))
+        )
         self._undo.enter_context(self._worker)
         self._undo.callback(self._ledger.close)
         self._undo.callback(self._index.close)
@@ -283,30 +286,21 @@ class Stage:
     def _sleep(self, seconds: float) -> None:
         self._now += timedelta(seconds=seconds)
 
-    def _send(self, deliveries: Sequence[Delivery]) -> None:
-        settle(self.axme.runtime, send_all(self.axme.runtime, self._senders, deliveries))
-
-
-class _Tracker(MortalTracker):
-    """A tracker that does not have the test wait for what only the test can bring about."""
-
-    def __init__(self, stage: Stage, kept: Any, fate: Fate) -> None:
-        super().__init__(kept, fate)
-        self._stage, self._thread = stage, threading.get_ident()
-
-    def listen(self, intent_id: str, timeout_seconds: float, after: int) -> bool:
-        """Run what there is to run. Raises TimeoutError when that has not moved the intent: the clock stands still."""
+    def _before_waiting(self, intent_id: str, seq: int) -> None:
+        """Run what there is to run. Raises TimeoutError when that has not moved the intent: nobody but the test will."""
         if threading.get_ident() != self._thread:
-            return bool(self._kept.listen(intent_id, timeout_seconds, after))
+            return
         if not self._fate.running:
-            self._stage.run()
-        intent = self._stage.intent(intent_id)
-        if intent.seq == after:
+            self.run()
+        intent = self.intent(intent_id)
+        if intent.seq == seq:
             raise TimeoutError(
                 f"intent {intent_id} is {intent.status.value} and nothing is left to run: on a stage the clock stands still; "
                 f"use its pass_time(), answer(), complete_tool() or complete_agent()"
             )
-        return True
+
+    def _send(self, deliveries: Sequence[Delivery]) -> None:
+        settle(self.axme.runtime, send_all(self.axme.runtime, self._senders, deliveries))
 
 
 class _Relay:
