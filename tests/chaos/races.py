@@ -145,13 +145,18 @@ def decisions(arena: Arena, figures: Figures) -> None:
     arena.settle()
     waits = {intent.id: intent.waits()[0].id for intent in intents}
     arena.world.clock.advance(HOUR)
-    for intent in intents:
+    for number, intent in enumerate(intents):
         wait_id = waits[intent.id]
+        pauses = [arena.random.uniform(0, APART_SECONDS) for _ in range(4)]
+        if number % 3 == 0:
+            # It reads the most before it writes: setting out with the others, it would hardly ever be the first.
+            pauses = [*(2 * APART_SECONDS + pause for pause in pauses[:3]), 0.0]
         arena.meet(
             partial(Client(arena.world.axme).answer, wait_id, "approved", "ana"),
             partial(Client(arena.world.axme).answer, wait_id, "rejected", "ben"),
             partial(fire_one, arena.rt, wait_id),
             partial(Client(arena.world.axme).cancel, intent.id, "dan"),
+            pauses=pauses,
         )
     arena.settle()
     for intent in intents:
