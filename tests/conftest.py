@@ -11,7 +11,7 @@ import pytest
 
 from . import services
 from .servers import PrivatePostgres, PrivateRedis, close_all, create_database, drop_database
-from .staging import app, axme, stage, stage_on_each_database  # noqa: F401
+from .staging import app, axme, becomes, stage, stage_on_each_database  # noqa: F401
 from .unrun import (  # noqa: F401
     pytest_make_collect_report,
     pytest_runtest_makereport,

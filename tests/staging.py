@@ -44,3 +44,15 @@ def stage_on_each_database(request: pytest.FixtureRequest, app: Celery) -> Itera
         upgrade(url)
     with Stage(app, ledger_url=url) as stage:
         yield stage
+
+
+@pytest.fixture
+def becomes(app):
+    """A task that is replaced by what ``app.canvases`` makes of its argument."""
+
+    @app.task(bind=True, shared=False, name="becomes")
+    def becomes(self, x, kind):
+        raise self.replace(app.canvases[kind](x))
+
+    app.canvases = {}
+    return becomes

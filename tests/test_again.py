@@ -195,18 +195,6 @@ def test_parked_legs_go_on_together(stage, app, axme, add):
     assert intent.refresh().result == 3
 
 
-@pytest.fixture
-def becomes(app):
-    """A task that is replaced by what ``app.canvases`` makes of its argument."""
-
-    @app.task(bind=True, shared=False, name="becomes")
-    def becomes(self, x, kind):
-        raise self.replace(app.canvases[kind](x))
-
-    app.canvases = {}
-    return becomes
-
-
 @pytest.mark.parametrize("before", ["add", "becomes", "becomes#2"])
 def test_a_fork_does_a_leg_that_replaced_itself_anew(stage, app, axme, add, becomes, calls, before):
     """It is the leg it was, takes what comes before it, and replaces itself again; as often as it did."""

@@ -28,18 +28,6 @@ def add(app, calls):
     return add
 
 
-@pytest.fixture
-def becomes(app):
-    """A task that is replaced by what ``canvases`` makes of its argument."""
-
-    @app.task(bind=True, shared=False, name="becomes")
-    def becomes(self, x, kind):
-        raise self.replace(app.canvases[kind](x))
-
-    app.canvases = {}
-    return becomes
-
-
 def test_a_leg_may_be_replaced_by_another_task_which_takes_its_id(stage, app, add, becomes):
     """Whoever waits for the first one's result gets the other's."""
     app.canvases["task"] = lambda x: add.s(x, 10)
