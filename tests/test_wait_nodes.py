@@ -394,6 +394,15 @@ def test_a_job_id_that_is_none_fails_the_pipeline_when_it_comes_there(stage, not
     assert "job_id=" in intent.error["message"]
 
 
+def test_an_answer_that_leads_to_a_wait_that_cannot_be_opened_stands(stage, note):
+    """The pipeline fails there, and says why. Whoever answered is not told that somebody else was faster."""
+    intent = stage.submit(note.s("?") | wait_for_human.s("Go on?", to="ana") | wait_for_tool.s("w") | note.s())
+    intent = stage.answer(intent, "approved", by="ana")
+
+    assert (intent.status, intent.error["code"]) == (Status.FAILED, "bad_wait")
+    assert [wait.status for wait in stage.waits(intent)] == [WaitStatus.ANSWERED]
+
+
 def test_a_canceled_pipeline_takes_its_questions_back(stage, axme, note):
     """All that are open."""
     intent = axme.submit(group(wait_for_human.s("A?", to="ana"), wait_for_human.s("B?", to="ana")) | note.s())

@@ -160,8 +160,10 @@ def fall(story: Story, rows: Rows, leg: Leg, error: JsonDict, fallout: Fallout, 
     why = {"code": "pipeline_failed", "message": f"leg {leg.id} failed before it"}
     rows.rest = Rest(story.intent.id, on.now, why, called_too=False)
     rows.outbox.append(rest_delivery(story.intent, "FAILURE", error, on, errbacks=fallout.called))
+    # The one that has just closed, and led to this, was still open when these were read.
+    closing = {wait.id for _, wait in rows.waits}
     for wait in fallout.waits:
-        if wait.leg_id != leg.id:
+        if wait.leg_id != leg.id and wait.id not in closing:
             closed = closed_wait(wait, WaitStatus.CANCELED, on.now, outcome=None, answered_by=None)
             rows.waits.append((wait, closed))
             rows.outbox += cancel_children([wait], None, on)
