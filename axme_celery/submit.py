@@ -27,6 +27,7 @@ from .model import (
 )
 from .onward import carry_out
 from .ports import Runtime
+from .recorded import cut_before, is_pipeline, recorded_of
 from .texts import line, text
 
 #: How often a submission in the caller's own transaction is decided anew.
@@ -83,13 +84,14 @@ def keep_call(rt: Runtime, submission: Submission) -> KeptCall:
         kept[:] = [KeptCall(intent, None)]
         if not changes:
             return ()
-        on, (change, *begun) = occasion(rt), changes
+        # Of a single task: nothing else begins with it.
+        on, (change,) = occasion(rt), changes
         start_at = submission.work.start_at or on.now
         if start_at - on.now <= timedelta(seconds=rt.settings.eta_threshold_seconds):
             sent_by = max(on.now + CALLER_SENDS, start_at)
             change = replace(change, outbox=tuple(replace(row, next_at=sent_by) for row in change.outbox))
             kept[:] = [KeptCall(intent, change.outbox[0])]
-        return [change, *begun]
+        return [change]
 
     carry_out(rt, decide)
     return kept[0]
@@ -264,9 +266,9 @@ def _repeat(
     )  # fmt: skip
     # What these have called, they call again.
     legs = [leg for leg in rt.ledger.legs(old.id) if leg.called_by is None]
-    if again.is_pipeline(legs):
-        found = again.recorded(rt, old.id, legs)
-        cut = None if before is None else again.cut_before(old, found, before)
+    if is_pipeline(legs):
+        found = recorded_of(rt, old.id, legs)
+        cut = None if before is None else cut_before(old, found, before)
         return again.repeat(rt, old, intent, found, cut, letters, by=by, reason=_why(reason))
     return _repeat_leg(rt, old, intent, legs[0], before=before, by=by, reason=reason, letters=letters, on=on)
 
