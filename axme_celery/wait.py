@@ -193,18 +193,12 @@ def wait_for_time(
 
 
 def _waited_for(leg: RunningLeg) -> list[datetime]:
-    """The moments that the leg has waited for. It is later than those, whatever this worker's idea of the ledger's time.
+    """When the leg's waits have closed. It is later than that, whatever this worker's idea of the ledger's time.
 
     That is a little behind: one that is woken at nine to wait for nine again would wait for the same nine.
     """
-    return [
-        entry.closed_at
-        for entry in leg.journal.values()
-        if isinstance(entry, Wait)
-        and entry.kind is WaitKind.TIME
-        and entry.status is WaitStatus.ANSWERED
-        and entry.closed_at is not None
-    ]
+    waits = [entry for entry in leg.journal.values() if isinstance(entry, Wait)]
+    return [wait.closed_at for wait in waits if wait.closed_at is not None]
 
 
 def wait_for_agent(target: Any, payload: Any = None, *, timeout: Duration | None = None) -> Any:

@@ -20,6 +20,7 @@ from axme_celery import (
     wait_for_agent,
     wait_for_human,
     wait_for_time,
+    wait_for_tool,
 )
 from axme_celery import leg as legs
 from axme_celery import sweep as brooms
@@ -28,7 +29,6 @@ from axme_celery.ledger.driver import Driver
 from axme_celery.model import DeliveryKind, Lease, LegStatus, Status
 from axme_celery.sweep import sweep
 from axme_celery.testing import Stage
-from axme_celery.wait import wait_for_tool
 
 
 @pytest.fixture
@@ -490,6 +490,35 @@ def test_what_is_no_message_does_not_begin_before_its_moment(app, axme, note, no
         assert follows(note) is not None or intent.refresh().ended_at >= wakes_at
 
 
+def test_a_wait_that_cannot_be_opened_ends_its_pipeline_no_earlier_than_it_would_have_opened(app, axme, note):
+    """Its tool's job is named by what comes to it, which is nothing."""
+    with Stage(app, tick_seconds=1) as stage:
+        intent = stage.submit(note.si() | wait_for_time.s("1m") | wait_for_tool.s("warehouse") | note.s())
+        wakes_at = stage.waits(intent)[0].timeout_at
+        stage.pass_time("59s")
+        stage.pass_time("5s")
+
+        assert intent.refresh().status is Status.FAILED
+        assert intent.ended_at >= wakes_at
+
+
+def test_a_callback_of_a_wait_is_not_called_before_its_moment(app, axme, note):
+    """It is an intent of its own, which begins in the commit that ends the node."""
+    with Stage(app, tick_seconds=1) as stage:
+        called_at = []
+
+        @app.task(shared=False)
+        def callback(_):
+            called_at.append(stage.now)
+
+        intent = stage.submit(note.s(1) | wait_for_time.s("1m").set(link=callback.s()) | note.s())
+        wakes_at = stage.waits(intent)[0].timeout_at
+        stage.pass_time("59s")
+        stage.pass_time("5s")
+
+        assert len(called_at) == 1 and called_at[0] >= wakes_at
+
+
 def test_what_comes_after_a_group_does_not_run_before_the_moment_one_of_it_waits_for(app, axme, note, noted):
     """The last to arrive at a join is a wait for a time."""
     with Stage(app, tick_seconds=1) as stage:
@@ -772,6 +801,41 @@ def test_a_join_that_cannot_be_passed_keeps_no_other_from_it(stage, axme, note, 
 
     assert [what for (what, *_) in noted if isinstance(what, str)] == ["other"]
     assert joins[0] in caplog.text
+
+
+@pytest.mark.parametrize("asked_for", ["runs", "waits"])
+def test_a_ledger_that_is_away_is_asked_once_and_not_for_each(stage, axme, asking, asked_for):
+    """It would be asked five hundred times over, each until its own time is up, and say nothing else."""
+    asked = []
+
+    def away(*_, **__):
+        asked.append(1)
+        raise LedgerUnavailable("away")
+
+    @axme.task
+    def work():
+        return step(name="effect")(lambda: "done")()
+
+    for _ in range(3):
+        stage.submit(asking(timeout=axme.settings.lease_seconds))
+    for _ in range(3):
+        stage.kill("effect")
+        axme.submit(work.s())
+        stage._relay.flush()
+        stage._run_next()
+    stage._now += timedelta(seconds=axme.settings.lease_seconds)
+    broken, broom = {
+        "runs": ({"leg_record": away}, brooms.lapsed_leases), "waits": ({"wait_records": away}, brooms.due_timers),
+    }[asked_for]  # fmt: skip
+
+    with (
+        as_it_stands(stage, ledger=Faulty(axme.runtime.ledger, **broken)) as rt,
+        pytest.raises(LedgerUnavailable, match="away"),
+    ):
+        broom(rt)
+    stage.run()
+
+    assert asked == [1]
 
 
 def test_a_sweeper_notes_that_it_swept(stage, axme):
