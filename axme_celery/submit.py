@@ -228,11 +228,12 @@ def unpark(rt: Runtime, intent_id: str, *, accept_drift: bool, by: str, reason: 
 
     def decide() -> Sequence[Change]:
         intent = _known(rt, intent_id)
+        parked = [leg for leg in rt.ledger.legs(intent_id) if leg.status is LegStatus.PARKED]
+        # What was let go on may already have come to its end.
+        if done and (intent.status.is_final or not parked):
+            return ()
         if intent.status.is_final:
             raise IntentEnded(intent.id, intent.status.value, intent.ended_at)
-        parked = [leg for leg in rt.ledger.legs(intent_id) if leg.status is LegStatus.PARKED]
-        if not parked and done:
-            return ()
         if not parked:
             raise BadInput(f"no leg of intent {intent_id} is parked; it is {intent.status.value}")
         change = lifecycle.unpark(

@@ -32,6 +32,7 @@ from axme_celery import (
 )
 from axme_celery.ledger.migrate import upgrade
 from axme_celery.model import LegStatus, Status, WaitStatus
+from axme_celery.onward import carry_out
 from axme_celery.submit import Gate, Submission, submit
 from axme_celery.testing import Stage
 
@@ -1063,6 +1064,24 @@ def test_an_intent_goes_on_after_a_roll_back_as_if_nothing_had_been(stage, deplo
 
     assert (intent.refresh().result, deploy.effects) == ("done", ["fetch", "check", "publish"])
     assert stage.dead_letters() == []
+
+
+def test_unpark_succeeds_however_soon_the_intent_then_ends(stage, deploy, monkeypatch):
+    """A worker may have run the leg to its end before the operator's command has looked for a second parked leg."""
+    intent = deploy.start()
+    deploy(renamed)
+    stage.pass_time("1h")
+    deploy(original)
+
+    def carried_out(*words):
+        changes = carry_out(*words)
+        stage.run()
+        return changes
+
+    monkeypatch.setattr("axme_celery.submit.carry_out", carried_out)
+    stage.axme.unpark(intent.id, by="ops")
+
+    assert intent.refresh().result == "done"
 
 
 def test_an_intent_unparked_without_roll_back_or_acceptance_is_parked_again(stage, deploy):

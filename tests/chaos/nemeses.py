@@ -246,11 +246,15 @@ class Hand(threading.Thread):
         self.join(60)
 
     def _order(self) -> Iterator[Nemesis]:
-        """Rounds in which each comes up as often as it weighs, every round in another order."""
+        """Each once, so that a slow machine comes to all of them, too; then rounds of each as often as it weighs.
+
+        Every round is in another order.
+        """
+        round_ = list(self._nemeses)
         while True:
-            round_ = [nemesis for nemesis in self._nemeses for _ in range(nemesis.weight)]
             self._random.shuffle(round_)
             yield from round_
+            round_ = [nemesis for nemesis in self._nemeses for _ in range(nemesis.weight)]
 
 
 def least(nemeses: Sequence[Nemesis], seconds: float) -> dict[str, int]:

@@ -172,7 +172,8 @@ def test_what_a_dead_worker_had_received_and_not_begun_is_sent_again(open_stage)
         first = stage.axme.submit(stage.project.pages.s("first", 1))
         stage.wait_started("first", 1)
         others = [stage.axme.submit(stage.project.double.s(n)) for n in range(3)]
-        until(lambda: b"received/" in b"".join(members(stage)), "lease on what was received")
+        legs = [stage.leg(intent).id.encode() for intent in others]
+        until(lambda: all(any(b"received/" + leg in m for m in members(stage)) for leg in legs), "leases on them")
         worker.kill_group()
     stage.worker(beat=True)
 
