@@ -244,6 +244,19 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StepMark:
+    """That a step was recorded: its ``Checkpoint`` without the value, of which there may be megabytes."""
+
+    leg_id: str
+    name: str
+    nth: int
+    position: int
+    run: int
+    recorded: Recorded = Recorded.DONE
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Wait:
     """Where an intent rests, keyed like a step by (leg, name, nth)."""
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Integer,
     Select,
     and_,
+    case,
     cast,
     exists,
     extract,
@@ -24,7 +25,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from ..model import DeadLetter, Delivery, DeliveryKind, Intent, JsonDict, LegStatus
+from ..model import DeadLetter, Delivery, DeliveryKind, Intent, JsonDict, LegStatus, StepMark
 from . import tables as t
 from .access import Access
 from .read import intents_query
@@ -84,6 +85,45 @@ class SqlViews:
             .where(row.intent_id == intent_id, row.kind == DeliveryKind.LEG.value, row.attempts == 0, row.next_at > now)
         )
         return self._access.ask(lambda c: {found.leg_id: found.next_at for found in c.execute(query)})
+
+    def count_steps(self, intent_id: str) -> int:
+        """How many steps of its legs are recorded, at most 10,000."""
+        step = t.checkpoints.c
+        of_intent = t.legs.c.intent_id == intent_id
+        return self._count(select(step.leg_id).join(t.legs, t.legs.c.id == step.leg_id).where(of_intent))
+
+    def steps(self, leg_ids: Sequence[str]) -> list[StepMark]:
+        """What these legs have recorded, leg by leg in the order it came."""
+        step = t.checkpoints.c
+
+        def ask(connection: Connection) -> list[StepMark]:
+            found: list[StepMark] = []
+            for start in range(0, len(leg_ids), _MANY):
+                query = select(*columns(StepMark)).where(step.leg_id.in_(leg_ids[start : start + _MANY]))
+                rows = connection.execute(query.order_by(step.leg_id, step.position)).mappings()
+                found += [to_record(StepMark, row) for row in rows]
+            return found
+
+        return self._access.ask(ask) if leg_ids else []
+
+    def step_values(self, steps: Sequence[StepMark], longest: int) -> list[tuple[str | None, int]]:
+        """What each of these steps gave, as JSON text, and its length; without the text of what is longer than this.
+
+        One that has been pruned since gave nothing.
+
+        steps: some hundreds at most.
+        """
+        step = t.checkpoints.c
+        length = func.length(step.value)
+        query = select(
+            step.leg_id, step.name, step.nth, case((length <= longest, step.value)).label("value"), length.label("length")
+        ).where(tuple_(step.leg_id, step.name, step.nth).in_([(one.leg_id, one.name, one.nth) for one in steps]))
+
+        def ask(connection: Connection) -> list[tuple[str | None, int]]:
+            found = {(row.leg_id, row.name, row.nth): (row.value, row.length) for row in connection.execute(query)}
+            return [found.get((one.leg_id, one.name, one.nth), ("null", 0)) for one in steps]
+
+        return self._access.ask(ask) if steps else []
 
     def inbox_marks(self, names: Collection[str]) -> dict[str, list[str]]:
         """Of these people and groups, what lies open for each: marks that change when anything shown of it does."""

@@ -106,7 +106,7 @@ def _enumerate(
     def share(place: Place, number: int, of: int) -> Figures:
         return enumeration.run(Lane(place), number, of, scope=scope, kills=-(-kills // of), seed=seed)
 
-    first, *others = lanes.in_lanes(ledger, share, of, private=not brief)
+    first, *others = lanes.in_lanes(ledger, share, of)
     total = sum(others, first)
     print(f"enumeration, {ledger}\n{total}", flush=True)
     if not brief:
@@ -140,7 +140,7 @@ def _show_failures(failures: list[Outcome]) -> None:
 def _race(ledgers: tuple[str, ...], count: int, seed: int) -> bool:
     passed = True
     for ledger in ledgers:
-        (found,) = lanes.in_lanes(ledger, lambda place, number, of: races.run(place, count, seed), 1, private=True)
+        (found,) = lanes.in_lanes(ledger, lambda place, number, of: races.run(place, count, seed), 1)
         for figures in found:
             print(figures, flush=True)
             passed &= figures.passed

@@ -9,8 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeVar
 
-from tests import services
-from tests.servers import PrivatePostgres, create_database, drop_database
+from tests.servers import PrivatePostgres
 
 from .world import Place
 
@@ -21,23 +20,15 @@ LANES = 2
 SQLITE, POSTGRES = "sqlite", "postgres"
 
 
-def in_lanes(ledger: str, act: Callable[[Place, int, int], R], lanes: int = LANES, *, private: bool = False) -> list[R]:
-    """What ``act(place, number, of)`` gives in each lane. ``private``: on a PostgreSQL of our own that keeps nothing safe.
+def in_lanes(ledger: str, act: Callable[[Place, int, int], R], lanes: int = LANES) -> list[R]:
+    """What ``act(place, number, of)`` gives in each lane. PostgreSQL is a private one that does not wait for the disk.
 
-    The kills are of our processes, never of the database, so it need not wait for the disk.
+    The kills are of our processes, never of the database.
     """
     if ledger == SQLITE:
         return _run([""] * lanes, ledger, act)
-    server = PrivatePostgres(fsync=False).start() if private else None
-    where = server.url if server is not None else services.postgres()
-    urls = [create_database(where) for _ in range(lanes)]
-    try:
-        return _run(urls, ledger, act)
-    finally:
-        for url in urls:
-            drop_database(where, url)
-        if server is not None:
-            server.close()
+    with PrivatePostgres(fsync=False) as server:
+        return _run([server.create_database() for _ in range(lanes)], ledger, act)
 
 
 def _run(urls: list[str], ledger: str, act: Callable[[Place, int, int], R]) -> list[R]:

@@ -901,6 +901,31 @@ def test_pages_are_told_which_intents_are_parked_and_which_legs_start_later(ledg
     assert ledger.views.starts(now.intent.id, ledger.now(fresh=True)) == {}
 
 
+def test_pages_are_told_of_the_steps_of_some_legs_and_their_values_only_where_these_are_short(
+    ledger: SqlLedger,
+) -> None:
+    """However much a step gave, a page of it stays small."""
+    one, other = running(ledger), running(ledger)
+    long, short = f'"{"é" * 98}"', '"é"'
+    ledger.commit(step_done(one.leg.id, "fetch", value=long))
+    ledger.commit(step_done(one.leg.id, "fetch", nth=2, value=short))
+    ledger.commit(step_done(other.leg.id, "fetch", value="1"))
+
+    first, second = marks = ledger.views.steps([one.leg.id])
+    of_all = ledger.views.steps([other.leg.id, one.leg.id])
+
+    assert [(mark.name, mark.nth, mark.run, mark.recorded) for mark in marks] == [
+        ("fetch", 1, 1, Recorded.DONE), ("fetch", 2, 1, Recorded.DONE),
+    ]  # fmt: skip
+    assert sorted(mark.leg_id for mark in of_all) == sorted([one.leg.id, one.leg.id, other.leg.id])
+    assert ledger.views.steps([]) == []
+    assert ledger.views.count_steps(one.intent.id) == 2
+    assert ledger.views.step_values([second, first], 99) == [(short, 3), (None, 100)]
+    assert ledger.views.step_values([first], 100) == [(long, 100)]
+    assert ledger.views.step_values([replace(first, nth=3)], 100) == [("null", 0)]
+    assert ledger.views.step_values([], 100) == []
+
+
 def test_legs_nobody_started_are_found_when_their_message_has_left_the_outbox(
     clock: MovedClock, ledger_url: str
 ) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from celery import group
 
-from axme_celery.web.pages import paging
+from axme_celery import step, wait_for_human
+from axme_celery.web.pages import intents, paging, timeline
 
 from .conftest import PAGE, post
 
@@ -23,6 +25,12 @@ def house(stage, tmp_path):
     }
     stage.submit(tasks["doors.needs"].s(str(tmp_path / "other")))
     return made
+
+
+@step
+def fetch(size):
+    """So many characters."""
+    return "x" * size
 
 
 @pytest.fixture
@@ -103,6 +111,46 @@ def test_an_intents_page_says_everything_about_it(house, operator):
         assert words in page, words
     assert "<svg" in text_of(operator, f"/intents/{intent.id}?scale=even")
     assert "<html" not in text_of(operator, f"/intents/{intent.id}?part=live")
+
+
+def test_the_page_of_an_intent_with_much_in_it_stays_small(stage, app, axme, operator):
+    """Two hundred megabytes are not for a phone: what is left out is counted, and it is said where it is."""
+
+    @axme.task(name="doors.much", shared=False)
+    def much(steps, size):
+        for _ in range(steps):
+            fetch(size)
+        wait_for_human("Go on?", to="ana")
+
+    intent = stage.submit(much.s(intents.MOST_STEPS + 3, 2 * intents.LONGEST_VALUE))
+    small = stage.submit(much.s(3, 10))
+
+    page, other = text_of(operator, f"/intents/{intent.id}"), text_of(operator, f"/intents/{small.id}")
+
+    assert len(page) < 400_000
+    assert f"The last {intents.MOST_STEPS}." in page and f'Steps <span class="quiet">{intents.MOST_STEPS + 3}' in page
+    assert page.count("too long for this page") == intents.MOST_STEPS and f"axme-celery show {intent.id} --json" in page
+    assert "too long" not in other and "x" * 10 in other
+
+
+def test_the_page_of_an_intent_with_many_legs_counts_what_it_does_not_show(stage, axme, operator, monkeypatch):
+    """Legs, their steps, and waits."""
+    monkeypatch.setattr(intents, "MOST_LEGS", 2)
+    monkeypatch.setattr(intents, "MOST_WAITS", 2)
+    monkeypatch.setattr(timeline, "MOST_LANES", 1)
+
+    @axme.task(name="doors.one", shared=False)
+    def one(number):
+        fetch(number)
+        wait_for_human("Go on?", to="ana")
+
+    intent = stage.submit(group(one.s(number) for number in range(5)))
+
+    page = text_of(operator, f"/intents/{intent.id}")
+
+    assert "The first 2; the command line has them all." in page
+    assert 'Steps <span class="quiet">5' in page and page.count("<td>fetch") == 2
+    assert "2 of 5, open ones first" in page and "Of the first 1 legs." in page
 
 
 def test_an_intent_is_canceled_and_put_off_with_a_reason(stage, house, operator):

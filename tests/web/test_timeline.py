@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from axme_celery.model import Checkpoint, Event, Leg, LegStatus, Status, Wait, WaitKind, WaitStatus
+from axme_celery.model import Event, Leg, LegStatus, Status, StepMark, Wait, WaitKind, WaitStatus
 from axme_celery.web.pages import timeline
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
@@ -26,7 +26,7 @@ def leg(name="a", ended=None, status=None, run=1, began=START, **more):
 
 
 def step(run, moment, name="s"):
-    return Checkpoint(leg_id="a", name=name, nth=1, position=0, run=run, at=moment)
+    return StepMark(leg_id="a", name=name, nth=1, position=0, run=run, at=moment)
 
 
 def told(type, moment, run):
@@ -167,7 +167,7 @@ def test_nothing_ever_leaves_the_canvas():
             moments = sorted(at(dice.choice([0, 1, 60, 86400]) * dice.random()) for _ in range(5))
             legs.append(leg(name, ended=moments[4] if dice.random() < 0.7 else None, run=dice.randrange(1, 3)))
             waits.append(wait(name, moments[1], moments[2] if dice.random() < 0.7 else None))
-            steps.append(Checkpoint(leg_id=name, name="s", nth=1, position=0, run=1, at=moments[3]))
+            steps.append(StepMark(leg_id=name, name="s", nth=1, position=0, run=1, at=moments[3]))
         chart = timeline.draw(legs, steps, waits, [], at(90_000), folded=dice.random() < 0.5)
         for lane in chart.lanes:
             for bar in lane.bars:

@@ -9,7 +9,7 @@ from werkzeug import Response
 
 from ... import handover, submit
 from ...errors import BadInput, TrackerUnavailable
-from ...model import Checkpoint, Event, Intent, Leg, LegStatus, Progress, Status, Wait, WaitStatus
+from ...model import Event, Intent, Leg, LegStatus, Progress, Status, StepMark, Wait, WaitStatus
 from ...who import Role
 from .. import values
 from ..house import house, need, visible_intent
@@ -17,10 +17,13 @@ from . import blueprint, timeline
 from .paging import LINES, cut, filters, place
 from .shown import address_with, page, part_wanted, reason_given, shown, visible
 
-#: Legs, steps and events on one page; the command line and the exports have them all.
+#: Legs, steps, waits and events on one page; the command line and the exports have them all.
 MOST_LEGS = 200
 MOST_STEPS = 200
+MOST_WAITS = 200
 MOST_EVENTS = 300
+#: A step's value of more characters is not on it: a page of two hundred must be one that a phone can take.
+LONGEST_VALUE = 10_000
 
 
 @blueprint.get("/intents")
@@ -55,7 +58,9 @@ def intent(intent_id: str) -> Any:
     found = visible_intent(intent_id, actor)
     ledger = house().rt.ledger
     legs = ledger.legs(found.id, MOST_LEGS + 1)
-    steps, waits = ledger.checkpoints(found.id), ledger.waits(found.id)
+    has_more_legs, legs = len(legs) > MOST_LEGS, legs[:MOST_LEGS]
+    steps, waits = ledger.views.steps([leg.id for leg in legs]), ledger.waits(found.id)
+    waits = sorted(waits, key=lambda wait: wait.status is not WaitStatus.OPEN)
     events = ledger.events(found.id, max(0, found.seq - MOST_EVENTS), MOST_EVENTS)
     now = ledger.now()
     starts = ledger.views.starts(found.id, now)
@@ -65,12 +70,14 @@ def intent(intent_id: str) -> Any:
         tab="intents",
         intent=found,
         legs=legs,
+        has_more_legs=has_more_legs,
         leg_names=_names_of(legs),
         starts=starts,
         first_start=min(starts.values(), default=None) if found.status is Status.SUBMITTED else None,
-        steps=[(step, values.rows(shown(step.value))) for step in steps[-MOST_STEPS:]],
-        steps_count=len(steps),
-        waits=sorted(waits, key=lambda wait: wait.status is not WaitStatus.OPEN),
+        steps=_told(steps[-MOST_STEPS:]),
+        steps_count=ledger.views.count_steps(found.id) if has_more_legs else len(steps),
+        waits=waits[:MOST_WAITS],
+        waits_count=len(waits),
         events=[(event, _details(event)) for event in reversed(events)],
         progress=_progress(legs),
         chart=timeline.draw(legs, steps, waits, events, now, folded=scale == "folded"),
@@ -153,9 +160,18 @@ def _progress(legs: list[Leg]) -> dict[str, Progress]:
         return {}
 
 
-def _places(steps: list[Checkpoint], waits: list[Wait]) -> list[str]:
+def _told(steps: list[StepMark]) -> list[tuple[StepMark, list[values.Row] | None, int]]:
+    """Each step with what it gave, None where that is too long, and how many characters it is."""
+    found = house().rt.ledger.views.step_values(steps, LONGEST_VALUE)
+    return [
+        (step, None if value is None else values.rows(shown(value)), length)
+        for step, (value, length) in zip(steps, found, strict=True)
+    ]
+
+
+def _places(steps: list[StepMark], waits: list[Wait]) -> list[str]:
     """Where a fork may begin: "name#n", in the order they came."""
-    recorded: list[Checkpoint | Wait] = [*steps, *waits]
+    recorded: list[StepMark | Wait] = [*steps, *waits]
     places = [(each.leg_id, each.position, f"{each.name}#{each.nth}") for each in recorded]
     return list(dict.fromkeys(name for _, _, name in sorted(places)))[:500]
 

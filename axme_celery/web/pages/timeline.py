@@ -16,12 +16,12 @@ from datetime import datetime, timedelta
 from functools import partial
 from itertools import pairwise
 
-from ...model import Checkpoint, Event, Leg, LegStatus, Wait
+from ...model import Event, Leg, LegStatus, StepMark, Wait
 
 WIDTH = 1000.0
 LANE = 50.0
 TOP = 24.0
-#: Lanes beyond these are in the table only.
+#: Legs beyond these are not drawn.
 MOST_LANES = 40
 #: Marks of one lane; beyond them they would be one black bar.
 MOST_MARKS = 200
@@ -73,7 +73,8 @@ class Chart:
     lanes: list[Lane]
     ticks: list[tuple[float, datetime, str]]
     height: float
-    left_out: int
+    #: Whether it has more legs than are drawn.
+    is_cut: bool
     #: How long it is from end to end.
     seconds: float
 
@@ -89,7 +90,7 @@ class Chart:
 
 def draw(
     legs: Sequence[Leg],
-    steps: Sequence[Checkpoint],
+    steps: Sequence[StepMark],
     waits: Sequence[Wait],
     events: Sequence[Event],
     now: datetime,
@@ -107,11 +108,11 @@ def draw(
         lane.marks = [
             Mark(mark.kind, mark.words, mark.at, axis.x(mark.at)) for mark in lane.marks[:MOST_MARKS]
         ]  # fmt: skip
-    return Chart(lanes, axis.ticks(), TOP + LANE * len(lanes) + 8, max(0, len(legs) - MOST_LANES), axis.seconds)
+    return Chart(lanes, axis.ticks(), TOP + LANE * len(lanes) + 8, len(legs) > MOST_LANES, axis.seconds)
 
 
 def _lane(
-    number: int, leg: Leg, steps: Sequence[Checkpoint], waits: Sequence[Wait], events: Sequence[Event], now: datetime
+    number: int, leg: Leg, steps: Sequence[StepMark], waits: Sequence[Wait], events: Sequence[Event], now: datetime
 ) -> Lane:
     lane = Lane(leg.task, TOP + LANE * number)
     steps = [step for step in steps if step.leg_id == leg.id and step.at is not None and step.run]
@@ -132,7 +133,7 @@ def _lane(
 _Turn = tuple[tuple[datetime, int], Callable[["_Life"], None]]
 
 
-def _turns(leg: Leg, steps: Sequence[Checkpoint], waits: Sequence[Wait], events: Sequence[Event]) -> Iterator[_Turn]:
+def _turns(leg: Leg, steps: Sequence[StepMark], waits: Sequence[Wait], events: Sequence[Event]) -> Iterator[_Turn]:
     """The moments of a leg that say what it did, each with what that makes of its life."""
     if leg.started_at is not None:
         yield (leg.started_at, 0), partial(_Life.seen, at=leg.started_at)
