@@ -179,12 +179,14 @@ def _as_message(axme: Axme, task: Task, request: Context, mark: dict[str, Any] |
     except LedgerUnavailable as away:
         # Nothing was begun. Left to Celery this would be the task's failure, and that of its whole chain.
         log.warning("leg %s is put back: %s", request.id, away, extra={"leg": request.id})
-        _put_back(task, request, mark)
-        raise Ignore from None
+        if _put_back(task, request, mark):
+            raise Ignore from None
+        # What is acknowledged late the broker still has, and gives out again; the rest it has forgotten.
+        raise Reject(str(away), requeue=True) from None
 
 
-def _put_back(task: Task, request: Context, mark: dict[str, Any] | None) -> None:
-    """Send this message again for a little later. Best effort: a leg whose message is lost is sent by the sweep."""
+def _put_back(task: Task, request: Context, mark: dict[str, Any] | None) -> bool:
+    """Send this message again for a little later. False when the broker does not take it."""
     try:
         again = task.signature_from_request(request, countdown=random.uniform(*PUT_BACK_SECONDS))
         options = dict(again.options)
@@ -193,8 +195,16 @@ def _put_back(task: Task, request: Context, mark: dict[str, Any] | None) -> None
         with calls.as_it_is():
             # Celery's own: ours would make another intent of it.
             Task.apply_async(task, again.args, again.kwargs, **options)
+        return True
     except Exception as error:
-        log.warning("leg %s was not put back, the sweep will send it: %s", request.id, error)
+        if task.acks_late:
+            log.warning("leg %s was not put back: %s; its message stays with the broker", request.id, error)
+        elif mark is not None:
+            log.warning("leg %s was not put back: %s; the sweep sends it once it is overdue", request.id, error)
+        else:
+            log.error("%s %s was not put back, and is lost: %s; acks_late=True would have kept it with the broker",
+                      task.name, request.id, error)  # fmt: skip
+        return False
 
 
 def _carry(axme: Axme, task: Task, request: Context, run: int, call: Callable[[], Any]) -> Any:

@@ -191,7 +191,7 @@ class Lane:
             trouble += pipelines.check(self.world.axme, lines, faults)
         else:
             trouble += check(history) + _ended(case, history)
-        trouble += _late(case, life.swept, passed_seconds)
+        trouble += _late(case, life.swept, self.control.places())
         self._verdict.write_text(
             json.dumps(
                 {
@@ -227,15 +227,18 @@ class Lane:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _late(case: Case, swept: dict[str, int], passed_seconds: float) -> list[Finding]:
+def _late(case: Case, swept: dict[str, int], places: list[str]) -> list[Finding]:
     """The safety nets are for what was hit: they may not carry what was not."""
     found = []
     if not case.faults and case.stall is None:
         for broom in ("resent", "matched", "joins") + (("leases",) if case.kind != "poison" else ()):
             if swept.get(broom):
                 found.append(Finding(Rule.LATE, "", f"nothing was hit, and the sweep found something {broom}"))
-    # A message may be lost only where the broker had handed it out, acknowledged, to a process that was killed.
-    lossy = not case.variant.acks_late and (any(f.mode.kills for f in case.faults) or case.kind == "poison")
+    # A message may be lost only where the broker had handed it out, acknowledged, to a process that was killed, or that
+    # then could not put it back.
+    hits = [(fault.mode, places[fault.at - 1]) for fault in case.faults if fault.at <= len(places)]
+    lost = any(mode.kills or place == "publish calls.send" for mode, place in hits)
+    lossy = not case.variant.acks_late and (lost or case.kind == "poison")
     if swept.get("resent") and not lossy:
         found.append(
             Finding(Rule.LATE, "", f"it was published again after {REQUEUE_SECONDS} s, and no message was lost")

@@ -1,19 +1,19 @@
-"""A worker without a worker's processes: takes messages from a world's broker and runs each as Celery's own request."""
+"""A worker without a worker's processes: takes messages from a world's broker and runs each as Celery does."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from celery.worker.request import Request
 from kombu.utils.json import loads
+
+from tests.hands import work_on
 
 from .world import World
 
 
 class Worker:
-    """Runs messages in the caller's thread: Celery's own request, tracer and acknowledgement."""
+    """Runs messages in the caller's thread; what it acknowledges is gone."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -26,19 +26,14 @@ class Worker:
 
     def run(self, path: Path, *, text: str | None = None, keep: bool = False) -> None:
         """Run a message. ``text``: read already. ``keep`` it in the broker, as if it were delivered once more."""
-        with self._world.app.connection_for_read() as connection:
-            channel = connection.default_channel
-            self._request(channel.Message(loads(text or path.read_text()), channel), path, keep).execute()
 
-    def _request(self, message: Any, path: Path, keep: bool) -> Request:
-        def acknowledged(*_: Any, **__: Any) -> None:
-            if not keep:
+        def tell(word: str) -> None:
+            if word != "requeued" and not keep:
                 path.unlink(missing_ok=True)
 
-        task = self._world.app.tasks[message.headers["task"]]
-        return Request(
-            message, app=self._world.app, task=task, on_ack=acknowledged, on_reject=acknowledged, hostname="chaos"
-        )
+        with self._world.app.connection_for_read() as connection:
+            channel = connection.default_channel
+            work_on(self._world.app, channel.Message(loads(text or path.read_text()), channel), tell)
 
     def _is_due(self, path: Path) -> bool:
         """A message with a countdown is held back, as a worker does. Celery reckons it by the wall clock."""

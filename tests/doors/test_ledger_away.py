@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from celery.worker.request import Request
 
 from axme_celery import Axme, LedgerUnavailable
 from axme_celery.model import LegStatus
 from axme_celery.signals import install
+from tests.hands import work_on
 
 
 def one() -> int:
@@ -41,11 +41,6 @@ def next_message(app: Celery) -> Callable[[], Any]:
             return connection.default_channel.basic_get(app.conf.task_default_queue, no_ack=True)
 
     return take
-
-
-def work_on(app: Celery, message: Any) -> None:
-    """As a worker does: Celery's own request and tracer."""
-    Request(message, app=app, task=app.tasks[message.headers["task"]]).execute()
 
 
 def away(*_: Any, **__: Any) -> Any:
@@ -108,15 +103,26 @@ def test_a_task_sent_by_name_while_the_ledger_is_away_is_not_lost(
     assert app.axme.runtime.ledger.leg_record("by-name").leg.status is LegStatus.DONE
 
 
-def test_without_broker_and_ledger_a_message_is_left_to_the_sweep(
-    app: Celery, next_message: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("acks_late", "told"), [(False, "acknowledged"), (True, "requeued")])
+@pytest.mark.parametrize("by_name", [False, True])
+def test_without_broker_and_ledger_a_message_stays_with_the_broker_or_is_left_to_the_sweep(
+    app: Celery,
+    next_message: Callable[[], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    acks_late: bool,
+    told: str,
+    by_name: bool,
 ):
-    """Nothing can be told to anybody; still no failure is."""
-    result = app.tasks["away.one"].delay()
+    """Nobody is told of a failure. One that was acknowledged is in the ledger, or nowhere: then that is said."""
+    app.tasks["away.one"].acks_late = acks_late
+    result = app.send_task("away.one") if by_name else app.tasks["away.one"].delay()
     message = next_message()
     monkeypatch.setattr(app.axme.runtime.ledger, "leg_record", away)
     monkeypatch.setattr("celery.app.task.Task.apply_async", lambda *_, **__: 1 / 0)
 
-    work_on(app, message)
+    assert work_on(app, message) == told
 
     assert result.state == "PENDING"
+    said = "stays with the broker" if acks_late else "lost" if by_name else "the sweep sends it once it is overdue"
+    assert said in caplog.text and result.id in caplog.text
