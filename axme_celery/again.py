@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from . import begin, lifecycle, onward
 from .beats import announce, occasion
 from .errors import BadInput, StaleChange
-from .graph import Join, JoinStatus
+from .graph import ADDED, Join, JoinStatus
 from .model import Checkpoint, DeadLetter, Intent, JsonDict, Leg, LegStatus, Wait, WaitStatus
 from .ports import Runtime
 from .recorded import Cut, Recorded, following
@@ -157,7 +157,7 @@ class _Copy:
         return {**kept, "task_id": self._ids[leg_id]}
 
     def _journal(self, done: set[str]) -> None:
-        """What the legs under way have recorded, as far as it stands."""
+        """What the legs under way have recorded, as far as it stands; of finished ones what they have added to their join."""
         checkpoints: list[Checkpoint] = []
         waits: list[Wait] = []
         steps_of: dict[str, list[Checkpoint]] = {}
@@ -167,10 +167,14 @@ class _Copy:
         for wait in self.found.waits:
             waits_of.setdefault(wait.leg_id, []).append(wait)
         nodes = {leg.id for leg in self.found.legs if leg.plan.get("waits")}
-        for leg_id in {*steps_of, *waits_of} - done - nodes:
+        upto: int | None
+        for leg_id in {*steps_of, *waits_of} - nodes:
             steps, asked = steps_of.get(leg_id, []), waits_of.get(leg_id, [])
-            if self.cut is not None and leg_id == self.cut.leg_id:
-                upto: int | None = self.cut.position
+            if leg_id in done:
+                # Should a later fork do it anew, this is how what it has added is found and taken back.
+                steps, asked, upto = [step for step in steps if step.name == ADDED], [], None
+            elif self.cut is not None and leg_id == self.cut.leg_id:
+                upto = self.cut.position
             else:
                 upto = 0 if leg_id in self._redone else lifecycle.replay_from(steps, asked)
             # Run 0: before every run of this leg.

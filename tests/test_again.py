@@ -292,3 +292,101 @@ def test_a_fork_elsewhere_keeps_what_was_added_to_a_group(stage, axme, add, grow
     stage.run()
 
     assert (forked.refresh().result, calls) == (intent.result, [first])
+
+
+def test_what_is_added_anew_comes_after_what_has_stayed(stage, axme, add, grows, calls):
+    """Each result has a place of its own among those of the group."""
+    intent = stage.submit(group(grows.si(1), grows.si(2)) | add.s())
+    assert calls[-1] == ([1, 2, 11, 101, 12, 102],)
+
+    axme.fork(intent.id, before="grows", by="ops")
+    stage.run()
+
+    assert calls[-1] == ([1, 2, 12, 102, 11, 101],)
+
+
+def test_a_fork_of_a_fork_finds_what_was_added_and_replaced_before_the_first(stage, app, axme, add, grows, becomes, calls):
+    """Under the ids that it has there."""
+    app.canvases["chain"] = lambda x: add.s(x, 10) | add.s(1)
+    intent = stage.submit(add.s(0) | group(grows.si(1), becomes.si(2, "chain")) | add.s())
+    nodes, results = sorted(leg.node for leg in intent.legs()), sorted(calls[-1][0])
+
+    forked = axme.fork(intent.id, before="1.body", by="ops")
+    stage.run()
+    for before in ("grows", "becomes", "add"):
+        forked = axme.fork(forked.id, before=before, by="ops")
+        stage.run()
+
+        assert forked.refresh().status is Status.COMPLETED
+        assert (sorted(leg.node for leg in forked.legs()), sorted(calls[-1][0])) == (nodes, results), before
+
+
+def test_a_fork_adds_anew_what_was_added_by_what_was_added_and_what_became_of_that(
+    stage, app, axme, add, grows, becomes, calls
+):
+    """All of it came from the leg that is done anew."""
+
+    @axme.task(bind=True, name="seeds")
+    def seeds(self):
+        self.add_to_chord(grows.si(1))
+        self.add_to_chord(becomes.si(2, "chain"))
+        return 0
+
+    app.canvases["chain"] = lambda x: add.s(x, 10) | add.s(1)
+    intent = stage.submit(group(seeds.si(), add.si(5)) | add.s())
+    nodes = sorted(leg.node for leg in intent.legs())
+    assert sorted(calls[-1][0]) == [0, 1, 5, 11, 13, 101]
+
+    forked = axme.fork(intent.id, before="seeds", by="ops")
+    stage.run()
+
+    assert (forked.refresh().status, sorted(calls[-1][0])) == (Status.COMPLETED, [0, 1, 5, 11, 13, 101])
+    assert sorted(leg.node for leg in forked.legs()) == nodes
+
+
+def test_a_fork_within_a_leg_that_replaced_itself_keeps_what_that_had_recorded(stage, app, axme, calls):
+    """Steps and answers before the place; not those of what it became, which has a clean sheet."""
+
+    @step
+    def look(what):
+        calls.append(what)
+        return what
+
+    @axme.task(bind=True, name="careful")
+    def careful(self):
+        first = look("first")
+        answer = wait_for_human("Go on?", to="ana").outcome
+        second = look("second")
+        raise self.replace(after.s(first, answer, second))
+
+    @axme.task(name="after")
+    def after(*before):
+        return [*before, look("third"), wait_for_human("And on?", to="ana").outcome]
+
+    def answered(intent, question):
+        (wait,) = stage.inbox("ana")
+        assert wait.title == question
+        stage.answer(wait, "approved", by="ana")
+        return intent.refresh()
+
+    intent = stage.submit(careful.s())
+    answered(intent, "Go on?")
+    result = answered(intent, "And on?").result
+    calls.clear()
+
+    forked = axme.fork(intent.id, before="look#2", by="ops")
+    stage.run()
+
+    assert answered(forked, "And on?").result == result == ["first", "approved", "second", "third", "approved"]
+    assert calls == ["second", "third"]
+
+
+def test_a_forks_legs_know_nothing_of_the_ids_of_the_first(stage, axme, add, grows):
+    """Neither in their messages, where Celery has the root and the group."""
+    intent = stage.submit(add.s(0) | group(grows.si(1), add.si(2)) | add.s())
+    old = {leg.id for leg in intent.legs()} | {join.id for join in intent.joins()}
+
+    forked = axme.fork(intent.id, before="1.body", by="ops")
+
+    assert not any(id in str((leg.signature, leg.plan)) for leg in forked.legs() for id in old)
+    assert any((leg.signature["options"].get("group_id") in {join.id for join in forked.joins()}) for leg in forked.legs())

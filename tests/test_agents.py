@@ -130,6 +130,26 @@ def test_leases_that_very_many_listeners_let_lapse_are_not_all_one_sweeps(stage,
     assert {intent.legs()[0].status for intent in intents} == {LegStatus.QUEUED}
 
 
+def test_a_lease_of_an_agent_that_cannot_be_taken_back_keeps_no_other_from_it(stage, rt, send, listen, monkeypatch, caplog):
+    """Both fell silent at once."""
+    poison, other = send(1), send(2)
+    assert len(listen()) == 2
+    whole = verbs._lapse
+
+    def broken(rt, lease):
+        if lease.leg_id == poison.legs()[0].id:
+            raise TypeError("what nobody has thought of")
+        return whole(rt, lease)
+
+    monkeypatch.setattr(verbs, "_lapse", broken)
+    stage._now += timedelta(seconds=verbs.LEASE_SECONDS + 1)
+
+    assert verbs.lapsed_leases(rt) == 1
+
+    assert [intent.legs()[0].status for intent in (poison, other)] == [LegStatus.RUNNING, LegStatus.QUEUED]
+    assert poison.legs()[0].id in caplog.text
+
+
 def test_an_intent_whose_agent_fell_silent_goes_to_the_next_listener(stage, send, listen):
     """Under a number that every listener has yet to see."""
     intent = send()

@@ -215,11 +215,12 @@ def test_the_same_report_again_is_fine_and_another_is_refused(stage, run_job):
 
     stage.complete_tool("warehouse", "job-1", {"rows": 7})
     for other in ({"result": {"rows": 8}}, {"error": "no"}, {}):
-        with pytest.raises(WaitClosed, match="answered by warehouse"):
+        with pytest.raises(WaitClosed, match="answered by warehouse.*nothing was changed"):
             stage.complete_tool("warehouse", "job-1", **other)
 
     assert standing(stage, intent) == before
     assert stage.intent(intent.id).result == {"rows": 7}
+    assert stage.axme.runtime.ledger.early_answer("warehouse", "job-1") is None
 
 
 def test_an_early_report_may_be_repeated_too_but_not_changed(stage, run_job):
@@ -278,6 +279,20 @@ def test_a_report_that_comes_too_late_is_there_for_a_replay(stage, run_job, axme
     stage.run()
 
     assert (again.refresh().status, again.result) == (Status.COMPLETED, 7)
+
+
+def test_a_report_that_an_earlier_wait_was_given_is_not_kept_for_a_later_one(stage, run_job, axme):
+    """It came early, and was used up by the wait it came before."""
+    axme.complete_tool("warehouse", "job-1", 7)
+    assert run_job().result == 7
+    stage.pass_time("1m")
+    run_job(timeout="1h")
+    stage.pass_time("1h")
+
+    with pytest.raises(WaitClosed, match="expired.*nothing was changed") as refused:
+        axme.complete_tool("warehouse", "job-1", 7)
+
+    assert not refused.value.kept
 
 
 def test_a_late_report_goes_with_its_intent(stage, run_job, axme):

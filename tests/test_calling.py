@@ -463,3 +463,40 @@ def test_a_called_task_cannot_replace_itself(stage, app, mail):
 
     with pytest.raises(UnsupportedWork, match="cannot replace itself"):
         app.AsyncResult(only(stage).legs()[1].id).get(timeout=1)
+
+
+@pytest.mark.parametrize("how", ["replay", "fork"])
+def test_a_pipeline_whose_leg_called_a_task_with_steps_calls_it_again_when_it_is_repeated(stage, app, done, how):
+    """What the called leg had recorded stays where it was called first."""
+
+    @step
+    def look():
+        done.append("looked")
+
+    @app.task(name="shop.checks", shared=False)
+    def checks():
+        look()
+        return wait_for_human("Seen?", to="ana").outcome
+
+    @app.task(name="shop.fails", shared=False)
+    def fails(value):
+        if "mended" not in done:
+            raise ValueError("not yet")
+        return value
+
+    def order():
+        checks.delay()
+        return 1
+
+    order = task_of(app, order)
+    intent = stage.submit(order.s() | fails.s())
+    stage.answer(stage.inbox("ana")[0], "approved", by="ana")
+    done.append("mended")
+
+    again = stage.axme.replay(intent.id) if how == "replay" else stage.axme.fork(intent.id, before="shop.order")
+    stage.run()
+
+    assert done == {"replay": ["looked", "mended"], "fork": ["looked", "mended", "looked"]}[how]
+    if how == "fork":
+        stage.answer(stage.inbox("ana")[0], "approved", by="ana")
+    assert (again.refresh().status, again.result) == (Status.COMPLETED, 1)

@@ -805,6 +805,56 @@ def test_a_join_that_cannot_be_passed_keeps_no_other_from_it(stage, axme, note, 
     assert joins[0] in caplog.text
 
 
+def test_a_deadline_that_cannot_be_kept_keeps_no_other_from_it(stage, asking, cannot, caplog):
+    """Both passed in the same second."""
+    poison, other = (stage.submit(asking(), deadline="1h") for _ in range(2))
+    cannot(brooms, "time_out", lambda intent_id: intent_id == poison.id)
+
+    stage.pass_time("2h")
+
+    assert (poison.refresh().status, other.refresh().status) == (Status.WAITING, Status.TIMED_OUT)
+    assert poison.id in caplog.text
+
+
+def test_a_message_that_cannot_be_sent_again_keeps_no_other_from_it(stage, sleeping, cannot, caplog):
+    """A dead worker had both in its hands."""
+    rt, intents = stage.axme.runtime, [stage.axme.submit(sleeping.s("1h")) for _ in range(2)]
+    stage._relay.flush()
+    leases = [Lease(intent.legs()[0].id, 1) for intent in intents]
+    rt.tracker.hold([brooms.received(lease) for lease in leases], 15)
+    stage._now += timedelta(seconds=16)
+    cannot(brooms, "_send_again", lambda lease: lease == leases[0])
+
+    assert brooms.lapsed_leases(rt) == 1
+
+    assert [intent.legs()[0].resends for intent in intents] == [0, 1]
+    assert leases[0].leg_id in caplog.text
+
+
+def test_an_early_report_that_cannot_be_matched_keeps_no_other_from_it(stage, axme, cannot, caplog):
+    """The process that opened their waits died before it looked."""
+
+    @axme.task
+    def job(tool):
+        return wait_for_tool(tool, "job-1")
+
+    for tool in ("poison", "other"):
+        stage.complete_tool(tool, "job-1", tool)
+    intents = []
+    for tool in ("poison", "other"):
+        stage.kill(f"wait_for_tool:{tool}", recorded=True)
+        intents.append(axme.submit(job.s(tool)))
+        stage._relay.flush()
+        stage._run_next()
+    cannot(brooms, "match_early", lambda tool: tool == "poison")
+
+    assert brooms.early_answers(axme.runtime) == 1
+    stage.run()
+
+    assert [intent.refresh().status for intent in intents] == [Status.WAITING, Status.COMPLETED]
+    assert "poison" in caplog.text
+
+
 @pytest.mark.parametrize("asked_for", ["runs", "waits"])
 def test_a_ledger_that_is_away_is_asked_once_and_not_for_each(stage, axme, asking, asked_for):
     """It would be asked five hundred times over, each until its own time is up, and say nothing else."""

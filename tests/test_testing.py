@@ -285,6 +285,22 @@ def test_a_task_may_not_wait_for_another_ones_result(stage, app, axme):
     assert intent.error["code"] == "RuntimeError" and "Never call result.get() within a task" in intent.error["message"]
 
 
+def test_a_task_that_waits_for_an_intent_is_told_what_to_wait_with(stage, app, axme):
+    """In a worker it would keep a slot busy; on a stage it would wait for itself."""
+
+    @axme.task
+    def child():
+        return 1
+
+    @axme.task
+    def work():
+        return axme.submit(child.s()).wait()
+
+    intent = stage.submit(work.s())
+
+    assert intent.error["code"] == "TimeoutError" and "wait_for_agent()" in intent.error["message"]
+
+
 def test_an_app_in_eager_mode_runs_its_intents_on_the_stage_all_the_same(axme, app, export):
     """Many test configurations set it; an eager call could not wait."""
     app.conf.task_always_eager = True

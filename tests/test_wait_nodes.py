@@ -394,6 +394,15 @@ def test_a_job_id_that_is_none_fails_the_pipeline_when_it_comes_there(stage, not
     assert "job_id=" in intent.error["message"]
 
 
+def test_no_agent_begins_beside_a_wait_that_cannot_be_opened(stage, axme, note):
+    """The pipeline has failed: nobody would hear what the agent found."""
+    work = note.s({"job": 1}) | group(wait_for_agent.s("agent://acme/bot"), wait_for_tool.s("w")) | note.s()
+    intent = stage.submit(work)
+
+    assert (intent.status, intent.error["code"]) == (Status.FAILED, "bad_wait")
+    assert [one.id for one in axme.intents()] == [intent.id]
+
+
 def test_an_answer_that_leads_to_a_wait_that_cannot_be_opened_stands(stage, note):
     """The pipeline fails there, and says why. Whoever answered is not told that somebody else was faster."""
     intent = stage.submit(note.s("?") | wait_for_human.s("Go on?", to="ana") | wait_for_tool.s("w") | note.s())

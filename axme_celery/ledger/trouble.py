@@ -50,7 +50,7 @@ def is_refusal(error: BaseException) -> bool:
 
     The latter (no connection, no space, no memory, no time) is what the DB-API calls operational errors.
     """
-    return isinstance(error, DBAPIError) and not isinstance(error, OperationalError) and not is_transient(error)
+    return isinstance(error, DBAPIError) and not isinstance(error, OperationalError)
 
 
 def is_taken(error: BaseException) -> bool:

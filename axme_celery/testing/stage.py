@@ -290,8 +290,12 @@ class Stage:
         """Run what there is to run. Raises TimeoutError when that has not moved the intent: nobody but the test will."""
         if threading.get_ident() != self._thread:
             return
-        if not self._fate.running:
-            self.run()
+        if self._fate.running:
+            raise TimeoutError(
+                f"a task waits for intent {intent_id}, and a stage runs one at a time; have it wait with wait_for_agent(), "
+                f"which needs no worker meanwhile"
+            )
+        self.run()
         intent = self.intent(intent_id)
         if intent.seq == seq:
             raise TimeoutError(

@@ -58,6 +58,26 @@ def test_a_history_from_before_there_was_a_key_is_not_called_altered(stage, sign
     assert f"history-{intent.id}-UNKEYED.csv" in sheet.headers["Content-Disposition"]
 
 
+def test_what_is_told_while_it_is_taken_is_in_it_or_not_but_does_not_make_it_altered(stage, sign_in, monkeypatch):
+    """A history is held to the end that its intent has when it was read."""
+    intent = stage.submit(stage.axme.app.tasks["doors.ask"].s({"to": "ana"}))
+    whole, seen = stage.axme.runtime.ledger.intent, []
+
+    def read_then_answered(intent_id):
+        found = whole(intent_id)
+        seen.append(found.seq)
+        if len(seen) == 2:
+            stage.answer(intent.id, "approved", by="ana")
+        return found
+
+    client = sign_in("ops", role="operator")
+    monkeypatch.setattr(stage.axme.runtime.ledger, "intent", read_then_answered)
+    sheet = client.get(f"/intents/{intent.id}/history.csv", headers=PAGE)
+
+    assert stage.axme.runtime.ledger.events(intent.id, seen[1], 10), "it went on meanwhile"
+    assert sheet.headers["Axme-Audit"] == "holds"
+
+
 def test_nobody_else_takes_it_and_no_other_form_is_given(stage, sign_in):
     """What is made unreadable on the pages is readable in it."""
     intent = stage.submit(stage.axme.app.tasks["doors.ask"].s({"to": "ana"}))
