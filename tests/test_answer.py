@@ -215,7 +215,7 @@ def test_the_same_report_again_is_fine_and_another_is_refused(stage, run_job):
 
     stage.complete_tool("warehouse", "job-1", {"rows": 7})
     for other in ({"result": {"rows": 8}}, {"error": "no"}, {}):
-        with pytest.raises(WaitClosed, match="answered by warehouse.*nothing was changed"):
+        with pytest.raises(WaitClosed, match=r"answered by warehouse.*nothing was changed"):
             stage.complete_tool("warehouse", "job-1", **other)
 
     assert standing(stage, intent) == before
@@ -289,7 +289,7 @@ def test_a_report_that_an_earlier_wait_was_given_is_not_kept_for_a_later_one(sta
     run_job(timeout="1h")
     stage.pass_time("1h")
 
-    with pytest.raises(WaitClosed, match="expired.*nothing was changed") as refused:
+    with pytest.raises(WaitClosed, match=r"expired.*nothing was changed") as refused:
         axme.complete_tool("warehouse", "job-1", 7)
 
     assert not refused.value.kept
