@@ -25,7 +25,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from ..model import DeadLetter, Delivery, DeliveryKind, Intent, JsonDict, LegStatus, StepMark
+from ..model import DeadLetter, Delivery, DeliveryKind, Intent, JsonDict, LegStatus, Recorded, StepMark
 from . import tables as t
 from .access import Access
 from .read import intents_query
@@ -99,9 +99,10 @@ class SqlViews:
         def ask(connection: Connection) -> list[StepMark]:
             found: list[StepMark] = []
             for start in range(0, len(leg_ids), _MANY):
-                query = select(*columns(StepMark)).where(step.leg_id.in_(leg_ids[start : start + _MANY]))
+                query = select(step.leg_id, step.name, step.nth, step.position, step.run, step.recorded, step.at)
+                query = query.where(step.leg_id.in_(leg_ids[start : start + _MANY]))
                 rows = connection.execute(query.order_by(step.leg_id, step.position)).mappings()
-                found += [to_record(StepMark, row) for row in rows]
+                found += [StepMark(**{**row, "recorded": Recorded(row["recorded"])}) for row in rows]
             return found
 
         return self._access.ask(ask) if leg_ids else []

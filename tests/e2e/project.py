@@ -30,9 +30,11 @@ from axme_celery import (
     wait_for_time,
     wait_for_tool,
 )
+from axme_celery.demo import files
 from tests.e2e import library  # noqa: F401, its tasks belong to every app
 
 folder = Path(os.environ["E2E_FOLDER"])
+files.register()
 app = Celery("e2e")
 app.conf.update(json.loads(os.environ["E2E_CONFIG"]))
 # Imported by workers as they start, not by those who submit.
