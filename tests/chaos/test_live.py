@@ -14,7 +14,7 @@ from axme_celery.model import Intent, Leg, Status, Wait, WaitKind
 from .checker import Finding, Rule
 from .facts import History, IntentFacts
 from .live import Times, kept_once, reclaimed_after_crash, timed
-from .nemeses import ALL, Act, Nemesis, done, least
+from .nemeses import ALL, BY_NAME, Act, Hand, Nemesis, done, least
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -147,3 +147,12 @@ def test_every_nemesis_is_listed_once_and_has_to_act():
     """A nemesis that need not act could be broken for ever."""
     assert len({n.name for n in ALL}) == len(ALL)
     assert all(isinstance(n, Nemesis) and n.least > 0 and n.weight > 0 for n in ALL)
+
+
+def test_each_nemesis_comes_once_before_any_comes_again():
+    """On a slow machine, too, a run reaches all that it means to."""
+    hand = Hand(None, ALL, "1", 0.0)
+
+    first = [nemesis.name for nemesis, _ in zip(hand._order(), ALL, strict=False)]
+
+    assert sorted(first) == sorted(BY_NAME)
